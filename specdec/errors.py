@@ -1,0 +1,25 @@
+"""Every error that SpeculatoViz raises on purpose; the message is a sentence for the user.
+
+    SpecdecError
+    ├── SettingsError     a value that cannot be used (also a ValueError)
+    ├── ModelError        weights or a tokenizer that cannot be fetched, opened or run
+    └── TargetError       a target that cannot verify, before or during a run
+"""
+
+from __future__ import annotations
+
+
+class SpecdecError(Exception):
+    """Say in one sentence what is wrong and what to do; shown to the user as it is."""
+
+
+class SettingsError(SpecdecError, ValueError):
+    """A setting is out of its range or does not fit the others."""
+
+
+class ModelError(SpecdecError):
+    """A model cannot be fetched, opened or run."""
+
+
+class TargetError(SpecdecError):
+    """The target cannot verify a draft."""
