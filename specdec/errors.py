@@ -1,9 +1,9 @@
 """Every error that SpeculatoViz raises on purpose; the message is a sentence for the user.
 
-    SpecdecError
-    ├── SettingsError     a value that cannot be used (also a ValueError)
-    ├── ModelError        weights or a tokenizer that cannot be fetched, opened or run
-    └── TargetError       a target that cannot verify, before or during a run
+SpecdecError
+├── SettingsError     a value that cannot be used (also a ValueError)
+├── ModelError        weights or a tokenizer that cannot be fetched, opened or run
+└── TargetError       a target that cannot verify, before or during a run
 """
 
 from __future__ import annotations

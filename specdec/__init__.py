@@ -1,0 +1,60 @@
+"""Speculative decoding, for real and in slow motion: the engine behind SpeculatoViz."""
+
+from specdec.drafters.model import ModelDrafter
+from specdec.drafters.ngram import NgramDrafter
+from specdec.drafters.none import NoDrafter
+from specdec.engine import RoundSettings, generate, measure_baseline
+from specdec.errors import ModelError, SettingsError, SpecdecError, TargetError
+from specdec.metrics import Baseline, RollingWindow, summarise
+from specdec.records import (
+    Draft,
+    Drafted,
+    Event,
+    FinishReason,
+    Prefilled,
+    RoundResult,
+    RunSummary,
+    TokenRecord,
+    TokenStatus,
+    TopToken,
+)
+from specdec.sampling import Distribution, Sampler, verify
+from specdec.settings import RunConfig, Settings
+from specdec.targets.base import Exactness, Scores
+from specdec.targets.link import EmulatedLink
+from specdec.targets.local import LocalTarget
+
+__all__ = [
+    "Baseline",
+    "Distribution",
+    "Draft",
+    "Drafted",
+    "EmulatedLink",
+    "Event",
+    "Exactness",
+    "FinishReason",
+    "LocalTarget",
+    "ModelDrafter",
+    "ModelError",
+    "NgramDrafter",
+    "NoDrafter",
+    "Prefilled",
+    "RollingWindow",
+    "RoundResult",
+    "RoundSettings",
+    "RunConfig",
+    "RunSummary",
+    "Sampler",
+    "Scores",
+    "Settings",
+    "SettingsError",
+    "SpecdecError",
+    "TargetError",
+    "TokenRecord",
+    "TokenStatus",
+    "TopToken",
+    "generate",
+    "measure_baseline",
+    "summarise",
+    "verify",
+]

@@ -1,0 +1,72 @@
+"""Prompt lookup: what followed the last words the last time they stood here.
+
+Saxena 2023 (prompt lookup decoding). The longest recent n-gram that occurred before decides; of
+several occurrences the most recent one. An index from n-gram to its last end keeps a lookup at
+O(max_ngram), whatever the length of the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from specdec.errors import SettingsError
+from specdec.records import Draft
+from specdec.sampling import Sampler
+
+
+class NgramDrafter:
+    """Propose the continuation of the most recent occurrence of the longest matching n-gram."""
+
+    name = "ngram"
+
+    def __init__(self, max_ngram: int = 4, min_ngram: int = 1) -> None:
+        if not 1 <= min_ngram <= max_ngram:
+            raise SettingsError(
+                f"The n-gram lengths must satisfy 1 ≤ min ≤ max, not {min_ngram} and {max_ngram}."
+            )
+        self.max_ngram = max_ngram
+        self.min_ngram = min_ngram
+
+    def start(self, prompt: Sequence[int]) -> NgramRun:
+        return NgramRun(self.min_ngram, self.max_ngram)
+
+
+class NgramRun:
+    """The n-gram index of one run; it reads new context as it sees it."""
+
+    def __init__(self, min_ngram: int, max_ngram: int) -> None:
+        self._sizes = range(max_ngram, min_ngram - 1, -1)
+        self._index: dict[tuple[int, ...], int] = {}
+        self._num_indexed = 0
+
+    def propose(
+        self,
+        context: Sequence[int],
+        num_tokens: int,
+        sampler: Sampler,
+        rng: np.random.Generator,
+    ) -> Draft:
+        """Look up the end of `context`; propose nothing where it never occurred before.
+
+        With context a b c d a b and n = 2, the n-gram (a, b) ended at index 2 before, so the
+        draft for 3 tokens is c d a.
+        """
+        self._read(context)
+        for size in self._sizes:
+            start = self._index.get(tuple(context[-size:])) if size < len(context) else None
+            if start is not None:
+                return Draft.chain(context[start : start + num_tokens])
+        return Draft()
+
+    def _read(self, context: Sequence[int]) -> None:
+        """Index every n-gram that has a continuation, so all but those at the very end."""
+        for end in range(max(self._num_indexed, 1), len(context)):
+            for size in self._sizes:
+                if size <= end:
+                    self._index[tuple(context[end - size : end])] = end
+        self._num_indexed = len(context)
+
+    def close(self) -> None:
+        self._index.clear()

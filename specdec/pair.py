@@ -1,0 +1,134 @@
+"""From the names in a `RunConfig` to a target, a drafter and their tokenizer.
+
+Weights are loaded once by a `ModelLoader` and shared by every run; a page wraps one in its own
+cache. What a run changes lives in the objects that `start` returns.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from specdec.drafters.base import Drafter
+from specdec.drafters.model import ModelDrafter
+from specdec.drafters.ngram import NgramDrafter
+from specdec.drafters.none import NoDrafter
+from specdec.engine import RoundSettings
+from specdec.errors import ModelError, SettingsError
+from specdec.models import hub
+from specdec.models.base import LanguageModel
+from specdec.models.portable import PortableModel
+from specdec.models.tokenizer import Tokenizer
+from specdec.settings import RunConfig
+from specdec.targets.base import Target
+from specdec.targets.link import EmulatedLink
+from specdec.targets.local import LocalTarget
+
+DRAFT_STRATEGIES = {
+    "layer-skip": "the target's own weights with a fifth of the layers left out",
+    "ngram": "prompt lookup: what followed the same words before",
+    "none": "nothing: plain decoding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A language model with its tokenizer."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+
+
+Load = Callable[[str, str], LoadedModel]
+"""(name, backend) → weights; pass a cached one to share them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a run needs, ready to start."""
+
+    tokenizer: Tokenizer
+    target: Target
+    drafter: Drafter
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return the token ids of `prompt` as a user's turn of the target's chat template.
+
+        Raises:
+            SettingsError: the prompt is empty.
+        """
+        if not prompt.strip():
+            raise SettingsError("The prompt is empty; write something for the model to answer.")
+        return self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
+
+    def round_settings(self, config: RunConfig) -> RoundSettings:
+        return RoundSettings(self.drafter, config.num_draft_tokens, config.sampler)
+
+
+def default_backend() -> str:
+    """Return "mlx" on Apple silicon, "portable" everywhere else."""
+    apple_silicon = platform.system() == "Darwin" and platform.machine() == "arm64"
+    return "mlx" if apple_silicon else "portable"
+
+
+def load_model(name: str, backend: str, progress: hub.Progress | None = None) -> LoadedModel:
+    """Fetch a model if need be, open it on a backend and compile what it needs.
+
+    Raises:
+        ModelError: it cannot be fetched or opened.
+    """
+    folder = hub.resolve(name, progress=progress)
+    backend = default_backend() if backend == "auto" else backend
+    return LoadedModel(_open(folder, name, backend), Tokenizer.load(folder))
+
+
+def _open(folder: Path, name: str, backend: str) -> LanguageModel:
+    if backend == "mlx":
+        from specdec.models.mlx import MlxModel  # optional, and slow to import
+
+        return MlxModel.load(folder, name)
+    return PortableModel.load(folder, name)
+
+
+def make_pair(config: RunConfig, load: Load = load_model) -> Pair:
+    """Build what `config` names.
+
+    Raises:
+        ModelError: a model cannot be opened, or draft and target have different vocabularies.
+    """
+    loaded = load(config.target, config.backend)
+    target: Target = LocalTarget(loaded.model)
+    if config.rtt_ms > 0:
+        target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
+    return Pair(loaded.tokenizer, target, make_drafter(config.draft, loaded, config.backend, load))
+
+
+def make_drafter(
+    draft: str, target: LoadedModel, backend: str, load: Load = load_model
+) -> Drafter:
+    """Build the drafting strategy or open the draft model named `draft`.
+
+    Args:
+        draft: one of `DRAFT_STRATEGIES`, or a model name.
+        target: what it drafts for.
+        backend: where a draft model runs.
+        load: how a draft model is opened.
+
+    Raises:
+        ModelError: the model cannot be opened, or its vocabulary is not the target's.
+    """
+    if draft == "none":
+        return NoDrafter()
+    if draft == "ngram":
+        return NgramDrafter()
+    if draft == "layer-skip":
+        return ModelDrafter(target.model.without_middle_layers(), "layer-skip")
+    loaded = load(draft, backend)
+    if loaded.tokenizer.fingerprint != target.tokenizer.fingerprint:
+        raise ModelError(
+            f"The draft {draft} and the target {target.model.name} have different vocabularies; "
+            "choose a draft of the same model family, or ngram or layer-skip."
+        )
+    return ModelDrafter(loaded.model)

@@ -1,0 +1,309 @@
+"""The values that cross every boundary: drafts, tokens, rounds and summaries.
+
+Plain, frozen, and without identity: a round does not know where it is stored or drawn, and apart
+from `Draft` (which carries the distributions to the acceptance rule) nothing here holds an array.
+Times are seconds of the engine's own work; time spent by whoever consumes the generator is not in
+them. Everything that can be derived is a property.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from specdec.sampling import Distribution
+
+
+class TokenStatus(StrEnum):
+    """How a token came to be, or did not; the glossary is in `specdec.sampling`."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    DISCARDED = "discarded"
+    RESAMPLED = "resampled"
+    BONUS = "bonus"
+
+
+class FinishReason(StrEnum):
+    """Why a run ended."""
+
+    STOP = "stop"
+    """The model wrote an end token."""
+    LENGTH = "length"
+    """The token limit or the end of the context was reached."""
+    STOPPED = "stopped"
+    """The consumer closed the generator."""
+    ERROR = "error"
+    """The target or the drafter failed; the tokens before that are kept."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """A tree of drafted tokens in an order where parents precede their children.
+
+    `parents[i]` is the index of node i's parent, −1 for the committed context.
+    `distributions[i]` is the distribution token i was actually drawn from, over the target's
+    vocabulary; None says that the token was not drawn but chosen (n-gram lookup, argmax): a point
+    mass. For siblings drawn without replacement it is the distribution given that the earlier
+    ones were rejected. `sample_s` is the share of drafting spent outside forward passes.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    distributions: tuple[Distribution | None, ...] = ()
+    sample_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        assert len(self.token_ids) == len(self.parents) == len(self.distributions)
+        assert all(-1 <= parent < node for node, parent in enumerate(self.parents))
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    @classmethod
+    def chain(
+        cls,
+        token_ids: Sequence[int],
+        distributions: Sequence[Distribution | None] | None = None,
+        sample_s: float = 0.0,
+    ) -> Draft:
+        """Make a draft in which each token follows the one before; point masses by default."""
+        parents = tuple(range(-1, len(token_ids) - 1))
+        drawn_from = tuple(distributions) if distributions is not None else (None,) * len(parents)
+        return cls(tuple(token_ids), parents, drawn_from, sample_s)
+
+    @property
+    def is_chain(self) -> bool:
+        return all(parent == node - 1 for node, parent in enumerate(self.parents))
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The number of drafted tokens above each node: 0 for the children of the context."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return tuple(depths)
+
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Return the children of the context (entry 0) and of each node i (entry i + 1)."""
+        children: list[list[int]] = [[] for _ in range(len(self) + 1)]
+        for node, parent in enumerate(self.parents):
+            children[parent + 1].append(node)
+        return tuple(map(tuple, children))
+
+    def draft_probs(self, node: int) -> NDArray[np.floating[Any]] | None:
+        """Return the probabilities [vocab_size] that `node` was drawn from, None if chosen."""
+        distribution = self.distributions[node]
+        return None if distribution is None else distribution.probs
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """One entry of the likeliest tokens at a position, by draft and by target.
+
+    Probabilities are after temperature, top-k and top-p, as the rule tests them;
+    log-probabilities are the models' own. None where a side gave none.
+    """
+
+    token_id: int
+    draft_prob: float | None
+    target_prob: float | None
+    draft_logprob: float | None
+    target_logprob: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """One token, drafted or final, and everything that decided about it.
+
+    Attributes:
+        token_id: the token.
+        parent: index of its parent among the round's candidates, −1 for the context.
+        position: its place in the output, counted from 0.
+        status: what became of it.
+        draft_prob: probability it was drafted with; 1 for a point mass; None for final tokens.
+        target_prob: probability it was tested against or drawn with; None before verification.
+        draft_logprob: the draft's own log-probability (temperature 1, nats).
+        target_logprob: the target's own log-probability (temperature 1, nats).
+        acceptance_prob: min(1, target_prob / draft_prob); None if it was not tested.
+        uniform: the number in [0, 1) drawn for its test; accepted if below acceptance_prob.
+        draft_entropy: entropy of the draft's distribution at its position (nats).
+        target_entropy: entropy of the target's distribution at its position (nats).
+        top_tokens: the union of both sides' likeliest tokens at its position.
+    """
+
+    token_id: int
+    parent: int
+    position: int
+    status: TokenStatus
+    draft_prob: float | None = None
+    target_prob: float | None = None
+    draft_logprob: float | None = None
+    target_logprob: float | None = None
+    acceptance_prob: float | None = None
+    uniform: float | None = None
+    draft_entropy: float | None = None
+    target_entropy: float | None = None
+    top_tokens: tuple[TopToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """The prompt has been read by the target and the drafter."""
+
+    num_prompt_tokens: int
+    prefill_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A draft is on its way to the target; its tokens are pending."""
+
+    round: int
+    candidates: tuple[TokenRecord, ...]
+    started_s: float
+    draft_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """One round: what was drafted, what the target said, what was emitted, and what it cost.
+
+    Attributes:
+        round: counted from 0.
+        position: output position of the round's first token.
+        candidates: the drafted tokens, parents before children.
+        final: the resampled or bonus token; None where the target could not score its position.
+        emitted: token ids added to the output; fewer than accepted + 1 after an end token.
+        num_draft_tokens: K as it was set for this round (the draft may hold fewer).
+        temperature: as set for this round.
+        drafter: name of the drafting strategy of this round.
+        started_s: start of the round, since the start of the run.
+        draft_s: the drafter's forward passes or lookups.
+        verify_s: the target's call, `link_s` included.
+        link_s: the share of `verify_s` spent on the network (emulated or measured).
+        sample_s: making distributions, drawing and testing tokens.
+        wall_s: the whole round.
+    """
+
+    round: int
+    position: int
+    candidates: tuple[TokenRecord, ...]
+    final: TokenRecord | None
+    emitted: tuple[int, ...]
+    num_draft_tokens: int
+    temperature: float
+    drafter: str
+    started_s: float
+    draft_s: float
+    verify_s: float
+    link_s: float
+    sample_s: float
+    wall_s: float
+
+    @property
+    def num_drafted(self) -> int:
+        """Drafted tokens sent to the target; for a tree, all its nodes."""
+        return len(self.candidates)
+
+    @property
+    def accepted(self) -> tuple[TokenRecord, ...]:
+        """The accepted candidates, in output order."""
+        return tuple(c for c in self.candidates if c.status is TokenStatus.ACCEPTED)
+
+    @property
+    def num_accepted(self) -> int:
+        return len(self.accepted)
+
+    @property
+    def tokens(self) -> tuple[TokenRecord, ...]:
+        """The records behind `emitted`, in output order."""
+        path = self.accepted if self.final is None else (*self.accepted, self.final)
+        return path[: len(self.emitted)]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """The totals of a run; the names are those of vLLM's per-request metrics where it has them.
+
+    Attributes:
+        finish_reason: why the run ended; `error` then says what went wrong.
+        num_prompt_tokens: length of the prompt, chat template included.
+        num_tokens: emitted tokens, an end token included.
+        num_spec_steps: rounds with a draft.
+        num_target_calls: all rounds.
+        num_draft_tokens: drafted tokens sent to the target.
+        num_accepted_draft_tokens: those it accepted, counted at verification.
+        acceptance_histogram: entry i is the number of drafted rounds that accepted i tokens.
+        accepted_per_pos: entry i is how often the drafted token at position i was accepted.
+        drafted_per_pos: entry i is how often a draft reached position i.
+        prefill_s: reading the prompt.
+        draft_s: the drafter's forward passes or lookups.
+        verify_s: the target's calls, `link_s` included.
+        link_s: the share spent on the network (emulated or measured).
+        sample_s: making distributions, drawing and testing tokens.
+        wall_s: all of the engine's time.
+        ttft_s: time to the first token.
+    """
+
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_tokens: int
+    num_spec_steps: int
+    num_target_calls: int
+    num_draft_tokens: int
+    num_accepted_draft_tokens: int
+    acceptance_histogram: tuple[int, ...]
+    accepted_per_pos: tuple[int, ...]
+    drafted_per_pos: tuple[int, ...]
+    prefill_s: float
+    draft_s: float
+    verify_s: float
+    link_s: float
+    sample_s: float
+    wall_s: float
+    ttft_s: float | None
+    error: str | None = None
+
+    @property
+    def draft_acceptance_rate(self) -> float | None:
+        """Accepted over verified drafted tokens; None when nothing was drafted."""
+        if not self.num_draft_tokens:
+            return None
+        return self.num_accepted_draft_tokens / self.num_draft_tokens
+
+    @property
+    def mean_acceptance_length(self) -> float | None:
+        """1 + accepted tokens per drafted round: the bonus or resampled token counts."""
+        if not self.num_spec_steps:
+            return None
+        return 1.0 + self.num_accepted_draft_tokens / self.num_spec_steps
+
+    @property
+    def per_position_acceptance(self) -> tuple[float, ...]:
+        """The share of drafted rounds whose first i + 1 tokens were all accepted (vLLM's s_i)."""
+        return tuple(accepted / self.num_spec_steps for accepted in self.accepted_per_pos)
+
+    @property
+    def tokens_per_target_call(self) -> float | None:
+        return self.num_tokens / self.num_target_calls if self.num_target_calls else None
+
+    @property
+    def decode_s(self) -> float:
+        """All of the engine's time but reading the prompt."""
+        return self.wall_s - self.prefill_s
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Emitted tokens per second of decoding."""
+        return self.num_tokens / self.decode_s if self.num_tokens and self.decode_s > 0 else None
+
+
+Event = Prefilled | Drafted | RoundResult | RunSummary

@@ -1,0 +1,96 @@
+"""An emulated network link around a target on this machine.
+
+The project's subject is a draft at the edge and a target across a network. Where there is no
+network to cross, this waits a real round trip around every call, so that everything measured is
+measured with it; wherever its effect shows, it is labelled *emulated*.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from specdec.records import Draft
+from specdec.targets.base import Exactness, Scores, Target, TargetRun
+
+Sleep = Callable[[float], None]
+
+
+class EmulatedLink:
+    """A target behind a link with a round trip of `rtt_s` seconds.
+
+    The round trip of each call is drawn from a normal distribution with standard deviation
+    `jitter_s`, never below zero, from a generator of its own: the link does not change what is
+    written. Half of it passes before the target works, half after. The prompt travels with the
+    first call, so reading it costs no trip of its own.
+    """
+
+    link_is_emulated = True
+
+    def __init__(
+        self,
+        target: Target,
+        rtt_s: float,
+        jitter_s: float = 0.0,
+        *,
+        seed: int = 0,
+        sleep: Sleep = time.sleep,
+    ) -> None:
+        self.target = target
+        self.rtt_s = rtt_s
+        self.jitter_s = jitter_s
+        self._seed = seed
+        self._sleep = sleep
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    @property
+    def backend(self) -> str:
+        return self.target.backend
+
+    @property
+    def vocab_size(self) -> int:
+        return self.target.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        return self.target.context_length
+
+    @property
+    def exactness(self) -> Exactness:
+        return self.target.exactness
+
+    def start(self, prompt: Sequence[int]) -> EmulatedLinkRun:
+        return EmulatedLinkRun(self.target.start(prompt), self._trip_s(), self._sleep)
+
+    def _trip_s(self) -> Callable[[], float]:
+        rng = np.random.default_rng(self._seed)
+        return lambda: max(0.0, float(rng.normal(self.rtt_s, self.jitter_s)))
+
+
+class EmulatedLinkRun:
+    """One run across the link; `link_s` is the time really waited."""
+
+    def __init__(self, run: TargetRun, trip_s: Callable[[], float], sleep: Sleep) -> None:
+        self._run = run
+        self._trip_s = trip_s
+        self._sleep = sleep
+
+    def score(self, context: Sequence[int], draft: Draft) -> Scores:
+        trip_s = self._trip_s()
+        there_s = self._wait(trip_s / 2)
+        scores = self._run.score(context, draft)
+        back_s = self._wait(trip_s / 2)
+        return Scores(scores.logits, scores.link_s + there_s + back_s)
+
+    def _wait(self, seconds: float) -> float:
+        began_s = time.perf_counter()
+        self._sleep(seconds)
+        return time.perf_counter() - began_s
+
+    def close(self) -> None:
+        self._run.close()

@@ -1,0 +1,41 @@
+"""A target on this machine: a language model and a KV cache per run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specdec.models.base import LanguageModel
+from specdec.models.context import CachedContext
+from specdec.records import Draft
+from specdec.targets.base import Exactness, Scores
+
+
+class LocalTarget:
+    """Score drafts with a local model, in one forward pass per round."""
+
+    exactness = Exactness()
+    link_is_emulated = False
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.name = model.name
+        self.backend = model.backend
+        self.vocab_size = model.vocab_size
+        self.context_length = model.context_length
+
+    def start(self, prompt: Sequence[int]) -> LocalTargetRun:
+        return LocalTargetRun(self.model, prompt)
+
+
+class LocalTargetRun:
+    """The target's KV cache of one run."""
+
+    def __init__(self, model: LanguageModel, prompt: Sequence[int]) -> None:
+        self._context = CachedContext(model)
+        self._context.prefill(prompt)
+
+    def score(self, context: Sequence[int], draft: Draft) -> Scores:
+        return Scores(logits=list(self._context.score(context, draft)))
+
+    def close(self) -> None:
+        self._context.cache.truncate(0)
