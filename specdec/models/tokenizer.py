@@ -19,7 +19,7 @@ from typing import Any
 
 import tokenizers
 
-from specdec.errors import ModelError
+from specdec.errors import ModelError, SettingsError
 from specdec.models.chat import ChatTemplate
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -96,7 +96,7 @@ class Tokenizer:
 
         `add_special_tokens` adds what the model expects around a text (its start token, if any).
         """
-        return self._plain.encode(text, add_special_tokens=add_special_tokens).ids
+        return _encode(self._plain, text, add_special_tokens)
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the ids of a conversation, ready for the assistant's answer.
@@ -108,7 +108,7 @@ class Tokenizer:
             return self.encode(text, add_special_tokens=True)
         rendered = self._template.render(messages, list(self._control_ids))
         if not rendered.spelled_out:
-            return self._with_controls.encode(rendered.text, add_special_tokens=False).ids
+            return _encode(self._with_controls, rendered.text, False)
         ids: list[int] = []
         for is_control, piece in rendered.pieces(list(self._control_ids)):
             ids += [self._control_ids[piece]] if is_control else self.encode(piece)
@@ -179,6 +179,13 @@ def _open(path: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def _encode(tokenizer: tokenizers.Tokenizer, text: str, add_special_tokens: bool) -> list[int]:
+    try:
+        return tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+    except TypeError as error:  # a lone surrogate, as from a terminal with another encoding
+        raise SettingsError("The text is not valid Unicode; enter it as UTF-8.") from error
+
+
 def _byte_table(tokenizer: tokenizers.Tokenizer) -> list[bytes]:
     """Return the bytes of every id; holes in the numbering are empty."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -198,8 +205,8 @@ def _byte_table(tokenizer: tokenizers.Tokenizer) -> list[bytes]:
         raise ModelError(
             "This tokenizer is neither byte-level nor sentencepiece; choose a model whose is."
         )
-    for index, token in tokenizer.get_added_tokens_decoder().items():
-        table[index] = token.content.encode()
+    for index, added in tokenizer.get_added_tokens_decoder().items():
+        table[index] = added.content.encode()
     return table
 
 
