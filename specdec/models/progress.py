@@ -1,0 +1,12 @@
+"""How long work on models reports itself: bytes done, bytes in all (or None), and words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int | None, str], None]
+"""Called from the working thread only; whatever it raises stops the work cleanly."""
+
+
+def no_progress(done: int, total: int | None, what: str) -> None:
+    """Report to nobody."""
