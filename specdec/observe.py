@@ -55,6 +55,7 @@ def verified_records(
             target_logprob=None if row is None else row.logprob(record.token_id),
             acceptance_prob=test.acceptance_prob,
             uniform=test.uniform,
+            expected_acceptance=test.expected_acceptance,
             target_entropy=None if row is None else row.entropy,
             top_tokens=_top_tokens(drawn_from, row),
         )

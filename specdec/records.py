@@ -134,6 +134,7 @@ class TokenRecord:
         target_logprob: the target's own log-probability (temperature 1, nats).
         acceptance_prob: min(1, target_prob / draft_prob); None if it was not tested.
         uniform: the number in [0, 1) drawn for its test; accepted if below acceptance_prob.
+        expected_acceptance: Σ min(p, q) at its test: how likely any token drawn there is to pass.
         draft_entropy: entropy of the draft's distribution at its position (nats).
         target_entropy: entropy of the target's distribution at its position (nats).
         top_tokens: the union of both sides' likeliest tokens at its position.
@@ -149,6 +150,7 @@ class TokenRecord:
     target_logprob: float | None = None
     acceptance_prob: float | None = None
     uniform: float | None = None
+    expected_acceptance: float | None = None
     draft_entropy: float | None = None
     target_entropy: float | None = None
     top_tokens: tuple[TopToken, ...] = ()

@@ -183,6 +183,7 @@ class Test:
 
     `target_prob` is the target's probability of the token at the moment of its test: for the
     second and later siblings it is taken from the residual their rejected elders left.
+    `expected_acceptance` is Σ min(p, q) there, which observed acceptance must follow.
     """
 
     __test__ = False  # not a pytest class
@@ -191,6 +192,7 @@ class Test:
     acceptance_prob: float | None = None
     uniform: float | None = None
     target_prob: float | None = None
+    expected_acceptance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +246,8 @@ def verify(
             uniform = float(rng.random())
             taken = uniform < acceptance_prob
             status = TokenStatus.ACCEPTED if taken else TokenStatus.REJECTED
-            tests[child] = Test(status, acceptance_prob, uniform, target_prob)
+            expected = target_prob if draft_probs is None else overlap(current, draft_probs)
+            tests[child] = Test(status, acceptance_prob, uniform, target_prob, expected)
             if taken:
                 accepted = child
                 break
@@ -255,6 +258,11 @@ def verify(
             return Verdict(tuple(path), tuple(tests), token, status, current)
         path.append(accepted)
         node = accepted
+
+
+def overlap(target_probs: FloatArray, draft_probs: FloatArray) -> float:
+    """Return Σ min(p, q) of two distributions [vocab_size]: the chance that a draft passes."""
+    return float(np.minimum(target_probs, draft_probs).sum(dtype=np.float64))
 
 
 def residual(current: FloatArray, token_id: int, draft_probs: FloatArray | None) -> FloatArray:
