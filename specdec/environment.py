@@ -1,0 +1,56 @@
+"""The machine and the versions a run was measured on, and the digest of a model's weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("numpy", "numba", "mlx", "mlx-lm", "tokenizers", "streamlit")
+
+
+@cache
+def describe_environment() -> dict[str, str]:
+    """Return the hardware and the versions that matter for a measurement, by name."""
+    described = {
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "num_cpus": str(_num_cpus()),
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            described[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return described
+
+
+@cache
+def digest_weights(folder: Path) -> str:
+    """Return the SHA-256 over the configuration and weights of a Hugging Face folder."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _num_cpus() -> int:
+    """Count the processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
