@@ -224,7 +224,7 @@ class RunRecorder:
             target=ModelInfo(target, digests.get(target)),
             draft=ModelInfo(draft, digests.get(draft)),
             backend=pair.target.backend,
-            exactness=str(pair.target.exactness),
+            exactness=str(pair.target.exactness_for(config.sampler)),
             link_is_emulated=pair.target.link_is_emulated,
             environment=dict(describe_environment()),
             started_at=utc_now(),

@@ -48,7 +48,10 @@ class HashedTarget:
     """Target and its run in one: it keeps no state."""
 
     name, backend, vocab_size, context_length = "hashed", "portable", VOCAB_SIZE, 4096
-    exactness, link_is_emulated = Exactness(), False
+    link_is_emulated = False
+
+    def exactness_for(self, sampler):
+        return Exactness()
 
     def start(self, prompt):
         return self

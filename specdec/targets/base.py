@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdec.records import Draft
+from specdec.sampling import Sampler
 
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
-    """What the output law is guaranteed to be; `reason` says why it is not more.
+    """Which law the output follows for certain; `reason` says why it is not the one asked for.
 
-    `kind` is "exact" (the target's full distribution), "top_k" (exact for the target sampled
-    with top-k = `top_k`) or "approximate".
+    `kind` is one of
+
+    - "exact": the target's distribution under the sampler that was asked for;
+    - "top_k": the target's distribution under that sampler with its top-k lowered to `top_k`,
+      because the target tells no more than its `top_k` likeliest tokens;
+    - "approximate": neither.
     """
 
     kind: str = "exact"
@@ -26,11 +31,11 @@ class Exactness:
 
     def __str__(self) -> str:
         words = {
-            "exact": "exact: the full distribution of the target",
+            "exact": "exact",
             "top_k": f"exact for top-k = {self.top_k}",
             "approximate": "approximate",
         }[self.kind]
-        return f"{words} ({self.reason})" if self.reason else words
+        return f"{words}: {self.reason}" if self.reason else words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,12 +43,15 @@ class Scores:
     """The target's answer to one draft.
 
     `logits[0]` [vocab_size] stands after the context, `logits[i + 1]` after node i; None where
-    the target could not score. Log-probabilities are logits too. `link_s` is the time of the
-    call that was spent on the network.
+    the target could not score. Log-probabilities are logits too. `link_s` is the share of the
+    call that was spent on the network, 0 where that cannot be measured. `retry_s` is the time
+    lost before the call that succeeded, in failed attempts and in waiting; it is no part of
+    verification.
     """
 
     logits: Sequence[NDArray[np.floating[Any]] | None]
     link_s: float = 0.0
+    retry_s: float = 0.0
 
 
 class TargetRun(Protocol):
@@ -80,10 +88,11 @@ class Target(Protocol):
     def context_length(self) -> int: ...
 
     @property
-    def exactness(self) -> Exactness: ...
-
-    @property
     def link_is_emulated(self) -> bool: ...
+
+    def exactness_for(self, sampler: Sampler) -> Exactness:
+        """Say which law the output of a run with `sampler` follows."""
+        ...
 
     def start(self, prompt: Sequence[int]) -> TargetRun:
         """Read the prompt and return the state of a new run."""

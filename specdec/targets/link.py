@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from specdec.records import Draft
+from specdec.sampling import Sampler
 from specdec.targets.base import Exactness, Scores, Target, TargetRun
 
 Sleep = Callable[[float], None]
@@ -60,9 +61,8 @@ class EmulatedLink:
     def context_length(self) -> int:
         return self.target.context_length
 
-    @property
-    def exactness(self) -> Exactness:
-        return self.target.exactness
+    def exactness_for(self, sampler: Sampler) -> Exactness:
+        return self.target.exactness_for(sampler)
 
     def start(self, prompt: Sequence[int]) -> EmulatedLinkRun:
         return EmulatedLinkRun(self.target.start(prompt), self._trip_s(), self._sleep)
@@ -85,7 +85,7 @@ class EmulatedLinkRun:
         there_s = self._wait(trip_s / 2)
         scores = self._run.score(context, draft)
         back_s = self._wait(trip_s / 2)
-        return Scores(scores.logits, scores.link_s + there_s + back_s)
+        return Scores(scores.logits, scores.link_s + there_s + back_s, scores.retry_s)
 
     def _wait(self, seconds: float) -> float:
         began_s = time.perf_counter()

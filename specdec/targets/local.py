@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
 from specdec.records import Draft
+from specdec.sampling import Sampler
 from specdec.targets.base import Exactness, Scores
 
 
 class LocalTarget:
     """Score drafts with a local model, in one forward pass per round."""
 
-    exactness = Exactness()
     link_is_emulated = False
 
     def __init__(self, model: LanguageModel) -> None:
@@ -22,6 +22,9 @@ class LocalTarget:
         self.backend = model.backend
         self.vocab_size = model.vocab_size
         self.context_length = model.context_length
+
+    def exactness_for(self, sampler: Sampler) -> Exactness:
+        return Exactness()
 
     def start(self, prompt: Sequence[int]) -> LocalTargetRun:
         return LocalTargetRun(self.model, prompt)
