@@ -95,14 +95,3 @@ def middle_layers(num_layers: int) -> range:
     num_skipped = min(max(1, num_layers // 5), num_layers - 1)
     first = num_layers // 2 - num_skipped // 3
     return range(first, first + num_skipped)
-
-
-def middle_layers(num_layers: int) -> range:
-    """Return the layers that self-speculation leaves out: a fifth, just before the middle.
-
-    Zhang et al. 2023 (https://arxiv.org/abs/2309.08168) search them per model; for SmolLM2-135M
-    13–18 of 0–29 keep the most of Σ min(p, q), and the same stretch serves others.
-    """
-    count = min(max(1, num_layers // 5), num_layers - 1)
-    first = num_layers * 13 // 30
-    return range(first, first + count)

@@ -1,0 +1,139 @@
+"""The forward of a Llama in plain NumPy: prefills, attention weights, and machines without Numba.
+
+BLAS is at its best on the many rows of a prompt. Where Numba is missing, decoding runs here too,
+on blocks of exactly `DECODE_BLOCK` rows (padded with zeros) and attending row by row, so that a
+token's logits do not depend on what it is fed together with.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from specdec.models.portable import PortableCache, PortableModel, Visibility
+
+FloatArray = NDArray[np.float32]
+DECODE_BLOCK = 16
+PREFILL_CHUNK = 256
+
+
+def prefill(model: PortableModel, token_ids: NDArray[np.intp], cache: PortableCache) -> None:
+    """Fill the cache with the keys and values of `token_ids`, a chunk at a time."""
+    for start in range(0, token_ids.size, PREFILL_CHUNK):
+        chunk = token_ids[start : start + PREFILL_CHUNK]
+        positions = np.arange(cache.length, cache.length + chunk.size)
+        cache.reserve(chunk.size)
+        rows = model.weights.embedding[chunk]
+        slots = np.arange(cache.length + chunk.size)
+        hidden_from = np.where(slots > positions[:, None], np.float32(-np.inf), np.float32(0))
+        for index, layer in enumerate(model.layers):
+            queries = _queries(model, cache, index, layer, rows, positions, chunk.size)
+            keys = cache.keys[index, :, :, : slots.size]
+            values = cache.values[index, :, : slots.size]
+            scores = np.matmul(queries, keys[:, None]) + hidden_from
+            mixed = np.matmul(_softmax(scores), values[:, None])
+            rows = _after_attention(model, layer, rows, _join_heads(mixed), chunk.size)
+        cache.length += chunk.size
+
+
+def decode(
+    model: PortableModel,
+    token_ids: NDArray[np.intp],
+    cache: PortableCache,
+    visible: Visibility,
+    attention: list[FloatArray] | None,
+) -> FloatArray:
+    """Return the logits [num_fed, num_head_rows]; collect attention weights where asked."""
+    num_rows, num_cached = token_ids.size, cache.length
+    cache.reserve(num_rows)
+    rows = model.weights.embedding[token_ids]
+    tails = [visible.tails[i, : visible.tail_lengths[i]] for i in range(num_rows)]
+    seen = [np.concatenate([np.arange(num_cached), tail]) for tail in tails]
+    for index, layer in enumerate(model.layers):
+        queries = _queries(model, cache, index, layer, rows, visible.positions, DECODE_BLOCK)
+        mixed = np.empty_like(queries)
+        weights = np.zeros((*queries.shape[:3], num_cached + num_rows), np.float32)
+        for i, slots in enumerate(seen):
+            keys = np.ascontiguousarray(cache.keys[index][:, :, slots])
+            values = np.ascontiguousarray(cache.values[index][:, slots])
+            shares = _softmax(np.matmul(queries[:, :, i], keys))
+            mixed[:, :, i] = np.matmul(shares, values)
+            weights[:, :, i, slots] = shares
+        if attention is not None:
+            attention.append(weights.reshape(-1, *weights.shape[2:]))
+        rows = _after_attention(model, layer, rows, _join_heads(mixed), DECODE_BLOCK)
+    cache.length += num_rows
+    normed = _normalise(rows, model.weights.final_norm, model.config.norm_eps)
+    return _project(normed, model.weights.head, DECODE_BLOCK)
+
+
+def _queries(
+    model: PortableModel,
+    cache: PortableCache,
+    index: int,
+    layer: int,
+    rows: FloatArray,
+    positions: NDArray[np.intp],
+    block: int,
+) -> FloatArray:
+    """Cache keys and values; return scaled queries [num_kv_heads, group, rows, head_dim]."""
+    c, w = model.config, model.weights
+    normed = _normalise(rows, w.attention_norm[layer], c.norm_eps)
+    qkv = _project(normed, w.qkv[layer], block).reshape(len(rows), -1, c.head_dim)
+    queries, keys, values = np.split(qkv, [c.num_heads, c.num_heads + c.num_kv_heads], axis=1)
+    fed = slice(cache.length, cache.length + len(rows))
+    cache.keys[index, :, :, fed] = _rotate(model, keys, positions).transpose(1, 2, 0)
+    cache.values[index, :, fed] = values.transpose(1, 0, 2)
+    turned = _rotate(model, queries, positions) * np.float32(c.head_dim**-0.5)
+    grouped = turned.reshape(len(rows), c.num_kv_heads, -1, c.head_dim).transpose(1, 2, 0, 3)
+    return np.ascontiguousarray(grouped)
+
+
+def _after_attention(
+    model: PortableModel, layer: int, rows: FloatArray, mixed: FloatArray, block: int
+) -> FloatArray:
+    """Return the rows after the output projection and the feed-forward network of a layer."""
+    w = model.weights
+    rows = rows + _project(mixed, w.attention_out[layer], block)
+    normed = _normalise(rows, w.ffn_norm[layer], model.config.norm_eps)
+    gate = _project(normed, w.gate[layer], block)
+    hidden = gate / (1 + np.exp(-gate)) * _project(normed, w.up[layer], block)
+    return rows + _project(hidden, w.down[layer], block)
+
+
+def _project(rows: FloatArray, weights: FloatArray, block: int) -> FloatArray:
+    """Return rows [n, k] · weightsᵀ [k, m], as products of exactly `block` rows each."""
+    out = np.empty((len(rows), len(weights)), np.float32)
+    padded = np.zeros((block, rows.shape[1]), np.float32)
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        padded[: len(part)] = part
+        out[start : start + block] = (padded @ weights.T)[: len(part)]
+    return out
+
+
+def _normalise(rows: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+    mean_square = np.square(rows).mean(axis=-1, keepdims=True)
+    normed: FloatArray = rows / np.sqrt(mean_square + np.float32(eps)) * weight
+    return normed
+
+
+def _rotate(model: PortableModel, heads: FloatArray, positions: NDArray[np.intp]) -> FloatArray:
+    """Turn [rows, heads, head_dim] by their positions [rows] (RoPE, halves paired)."""
+    cosine, sine = model.cosines[positions][:, None], model.sines[positions][:, None]
+    a, b = np.split(heads, 2, axis=-1)
+    return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
+
+
+def _softmax(scores: FloatArray) -> FloatArray:
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    shares: FloatArray = weights / weights.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def _join_heads(mixed: FloatArray) -> FloatArray:
+    """Return [rows, num_heads · head_dim] from [num_kv_heads, group, rows, head_dim]."""
+    return np.ascontiguousarray(mixed.transpose(2, 0, 1, 3)).reshape(mixed.shape[2], -1)
