@@ -9,8 +9,8 @@ consumer holds a yielded event, so drawing on a screen is in no measurement.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from specdec.errors import SettingsError, SpecdecError, TargetError
 from specdec.metrics import Baseline, summarise
 from specdec.observe import final_record, pending_records, verified_records
 from specdec.records import (
+    Draft,
     Drafted,
     Event,
     FinishReason,
@@ -28,9 +29,9 @@ from specdec.records import (
     RoundResult,
     RunSummary,
 )
-from specdec.sampling import Distribution, Sampler, verify
+from specdec.sampling import Distribution, Sampler, Verdict, verify
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
-from specdec.targets.base import Target
+from specdec.targets.base import Scores, Target
 
 Clock = Callable[[], float]
 BASELINE_TOKENS = 16
@@ -53,23 +54,20 @@ class RoundSettings:
 
 
 class Stopwatch:
-    """Seconds of the engine's own time: it stands still between `pause` and `resume`."""
+    """Seconds of the engine's own time; it stands still while paused."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._hidden_s = clock()
-        self._paused_at: float | None = None
 
     def now(self) -> float:
-        return (self._clock() if self._paused_at is None else self._paused_at) - self._hidden_s
+        return self._clock() - self._hidden_s
 
-    def pause(self) -> None:
-        self._paused_at = self._clock()
-
-    def resume(self) -> None:
-        assert self._paused_at is not None
-        self._hidden_s += self._clock() - self._paused_at
-        self._paused_at = None
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        paused_at = self._clock()
+        yield
+        self._hidden_s += self._clock() - paused_at
 
 
 def generate(
@@ -110,60 +108,43 @@ def generate(
     rounds: list[RoundResult] = []
 
     with ExitStack() as stack:
-        drafter_runs: dict[int, DrafterRun] = {}
+        drafter_runs: dict[Drafter, DrafterRun] = {}
 
         def run_of(drafter: Drafter) -> DrafterRun:
-            if id(drafter) not in drafter_runs:
-                drafter_runs[id(drafter)] = stack.enter_context(closing(drafter.start(context)))
-            return drafter_runs[id(drafter)]
+            if drafter not in drafter_runs:
+                drafter_runs[drafter] = stack.enter_context(closing(drafter.start(context)))
+            return drafter_runs[drafter]
 
         target_run = stack.enter_context(closing(target.start(prompt)))
         run_of(ask().drafter)
         prefill_s = watch.now()
-        watch.pause()
-        yield Prefilled(len(prompt), prefill_s)
-        watch.resume()
+        with watch.paused():
+            yield Prefilled(len(prompt), prefill_s)
 
-        finish, error = None, None
+        finish: FinishReason | None = None
+        error = None
         while finish is None:
+            now = ask()
+            started_s = watch.now()
+            position = len(context) - len(prompt)
             try:
-                now = ask()
-                started_s = watch.now()
-                num_left = budget - (len(context) - len(prompt))
-                draft = run_of(now.drafter).propose(
-                    context, min(now.num_draft_tokens, num_left - 1), now.sampler, rng
-                )
+                depth = min(now.num_draft_tokens, budget - position - 1)
+                draft = run_of(now.drafter).propose(context, depth, now.sampler, rng)
                 draft_s = watch.now() - started_s - draft.sample_s
-                position = len(context) - len(prompt)
                 pending = pending_records(draft, position)
                 if pending:
-                    watch.pause()
-                    yield Drafted(len(rounds), pending, started_s, draft_s)
-                    watch.resume()
-
+                    with watch.paused():
+                        yield Drafted(len(rounds), pending, started_s, draft_s)
                 asked_s = watch.now()
                 scores = target_run.score(context, draft)
                 answered_s = watch.now()
-                rows = [
-                    None if row is None else Distribution.from_logits(row, now.sampler)
-                    for row in scores.logits
-                ]
-                if rows[0] is None:
-                    raise TargetError("The target did not score the position after the context.")
-                verdict = verify(draft, [row and row.probs for row in rows], rng)
+                rows = _distributions(scores, now.sampler)
             except SpecdecError as failure:
                 finish, error = FinishReason.ERROR, str(failure)
                 break
-
-            path = [draft.token_ids[node] for node in verdict.path]
-            emitted = path if verdict.final_token is None else [*path, verdict.final_token]
-            for index, token_id in enumerate(emitted):
-                if token_id in eos_token_ids:
-                    finish, emitted = FinishReason.STOP, emitted[: index + 1]
-                    break
+            verdict = verify(draft, [None if row is None else row.probs for row in rows], rng)
+            emitted, finish = _emit(draft, verdict, eos_token_ids, budget - position)
             context += emitted
-            if finish is None and len(context) - len(prompt) >= budget:
-                finish = FinishReason.LENGTH
             candidates = verified_records(pending, draft, rows, verdict)
             final = final_record(position, draft, rows, verdict)
             ended_s = watch.now()
@@ -172,21 +153,21 @@ def generate(
                 position=position,
                 candidates=candidates,
                 final=final,
-                emitted=tuple(emitted),
+                emitted=emitted,
                 num_draft_tokens=now.num_draft_tokens,
                 temperature=now.sampler.temperature,
                 drafter=now.drafter.name,
                 started_s=started_s,
                 draft_s=draft_s,
-                verify_s=answered_s - asked_s,
+                verify_s=answered_s - asked_s - scores.retry_s,
                 link_s=scores.link_s,
+                retry_s=scores.retry_s,
                 sample_s=draft.sample_s + ended_s - answered_s,
                 wall_s=ended_s - started_s,
             )
             rounds.append(result)
-            watch.pause()
-            yield result
-            watch.resume()
+            with watch.paused():
+                yield result
 
         yield summarise(
             rounds,
@@ -195,6 +176,29 @@ def generate(
             finish_reason=finish,
             error=error,
         )
+
+
+def _distributions(scores: Scores, sampler: Sampler) -> list[Distribution | None]:
+    """Apply the sampler to every row the target gave."""
+    rows = [
+        None if row is None else Distribution.from_logits(row, sampler) for row in scores.logits
+    ]
+    if rows[0] is None:
+        raise TargetError("The target did not score the position after the context.")
+    return rows
+
+
+def _emit(
+    draft: Draft, verdict: Verdict, eos_token_ids: Collection[int], num_left: int
+) -> tuple[tuple[int, ...], FinishReason | None]:
+    """Return the tokens a verdict adds to the output, cut after an end token, and if it ends."""
+    tokens = [draft.token_ids[node] for node in verdict.path]
+    if verdict.final_token is not None:
+        tokens.append(verdict.final_token)
+    for index, token_id in enumerate(tokens):
+        if token_id in eos_token_ids:
+            return tuple(tokens[: index + 1]), FinishReason.STOP
+    return tuple(tokens), FinishReason.LENGTH if len(tokens) >= num_left else None
 
 
 def measure_baseline(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 
-from specdec.records import FinishReason, RoundResult, RunSummary, TokenStatus
+from specdec.records import FinishReason, RoundResult, RunSummary
 
 WINDOW_ROUNDS = 50
 
@@ -59,6 +59,7 @@ def summarise(
         draft_s=sum(r.draft_s for r in rounds),
         verify_s=sum(r.verify_s for r in rounds),
         link_s=sum(r.link_s for r in rounds),
+        retry_s=sum(r.retry_s for r in rounds),
         sample_s=sum(r.sample_s for r in rounds),
         wall_s=prefill_s + sum(r.wall_s for r in rounds),
         ttft_s=rounds[0].started_s + rounds[0].wall_s if rounds else None,
@@ -162,9 +163,4 @@ def predicted_tokens_per_round(acceptance: Sequence[float]) -> float:
     With all a_i = α it is Leviathan's (1 − α^(K+1)) / (1 − α); without the assumption that they
     are alike it is exact.
     """
-    return 1.0 + sum(accumulate(acceptance, mul))
-
-
-def is_final(status: TokenStatus) -> bool:
-    """Say whether a token of this status ends its round."""
-    return status in (TokenStatus.RESAMPLED, TokenStatus.BONUS)
+    return 1.0 + float(sum(accumulate(acceptance, mul)))

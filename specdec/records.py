@@ -191,6 +191,7 @@ class RoundResult:
         draft_s: the drafter's forward passes or lookups.
         verify_s: the target's call, `link_s` included.
         link_s: the share of `verify_s` spent on the network (emulated or measured).
+        retry_s: failed attempts before the call that succeeded; no part of `verify_s`.
         sample_s: making distributions, drawing and testing tokens.
         wall_s: the whole round.
     """
@@ -207,6 +208,7 @@ class RoundResult:
     draft_s: float
     verify_s: float
     link_s: float
+    retry_s: float
     sample_s: float
     wall_s: float
 
@@ -250,6 +252,7 @@ class RunSummary:
         draft_s: the drafter's forward passes or lookups.
         verify_s: the target's calls, `link_s` included.
         link_s: the share spent on the network (emulated or measured).
+        retry_s: failed attempts of the target's calls; no part of `verify_s`.
         sample_s: making distributions, drawing and testing tokens.
         wall_s: all of the engine's time.
         ttft_s: time to the first token.
@@ -269,6 +272,7 @@ class RunSummary:
     draft_s: float
     verify_s: float
     link_s: float
+    retry_s: float
     sample_s: float
     wall_s: float
     ttft_s: float | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,10 @@ class Cache(Protocol):
 
 
 class LanguageModel(Protocol):
-    """Weights, shared by every run; what a run changes lives in its own `Cache`."""
+    """Weights, shared by every run; what a run changes lives in its own `Cache`.
+
+    The caches passed to a model are those its own `new_cache` made.
+    """
 
     @property
     def name(self) -> str: ...
@@ -60,14 +63,14 @@ class LanguageModel(Protocol):
         """Return the same weights with a run of middle layers left out (self-speculation)."""
         ...
 
-    def prefill(self, token_ids: Sequence[int], cache: Cache) -> None:
+    def prefill(self, token_ids: Sequence[int], cache: Any) -> None:
         """Feed a long run of tokens for their keys and values only."""
         ...
 
     def forward(
         self,
         token_ids: Sequence[int],
-        cache: Cache,
+        cache: Any,
         *,
         parents: Sequence[int] | None = None,
         attention: list[NDArray[np.float32]] | None = None,
