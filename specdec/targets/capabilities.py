@@ -1,0 +1,82 @@
+"""What a server can do for a verifier, and what follows for the law of the output.
+
+The contract is computed from measured facts and the sampler in force, never assumed. From the raw
+log-probabilities of a server's N likeliest tokens the distribution "top-k = N, then temperature,
+then top-p" follows exactly, whatever the rest of the vocabulary holds; the full distribution does
+not. A token that the server does not name is therefore never taken to be impossible unless a top-k
+of at most N makes it so, and where the user asked for more, the run says which top-k it had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from specdec.sampling import Sampler
+from specdec.targets.base import Exactness
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the probe found out about one model on one server.
+
+    Attributes:
+        server: what it calls itself.
+        protocol: "score", "prefixes" or "continue": how drafts are verified.
+        form: which of the protocol's wordings it understands.
+        takes_ids: whether prompts travel as token ids; as text they are tokenised again.
+        names_ids: whether answers name tokens by id; by text, some cannot be told apart.
+        top_logprobs: N, the alternatives it returns per position.
+        vocab_size: of the target, as far as the server or the tokenizer knows.
+        context_length: in tokens.
+        adds_start_token: whether it puts a start token before a text.
+        greedy_is_raw: whether its log-probabilities at temperature 0 are the model's own.
+        extra_fields: whether it takes the fields that make it name tokens by id.
+        rtt_s: the shortest round trip seen.
+        score_s: median time of one verification by `score`, None if it cannot.
+        prefixes_s: the same by `prefixes`.
+    """
+
+    server: str
+    protocol: str
+    form: str
+    takes_ids: bool
+    names_ids: bool
+    top_logprobs: int
+    vocab_size: int
+    context_length: int
+    adds_start_token: bool = False
+    greedy_is_raw: bool = True
+    extra_fields: bool = True
+    rtt_s: float | None = None
+    score_s: float | None = None
+    prefixes_s: float | None = None
+
+    @property
+    def whole_vocabulary(self) -> bool:
+        return self.top_logprobs >= self.vocab_size
+
+    def exactness_for(self, sampler: Sampler) -> Exactness:
+        """Say which law the output of a run with `sampler` follows."""
+        if not self.takes_ids:
+            return Exactness(
+                "approximate",
+                "prompts travel as text and are tokenised again by the server, which may cut them "
+                "differently",
+            )
+        if not self.names_ids:
+            return Exactness(
+                "approximate",
+                "the server names tokens by their text, and tokens with the same text, or with "
+                "none of their own, cannot be told apart",
+            )
+        if sampler.temperature == 0.0 or self.whole_vocabulary:
+            return Exactness()
+        if 0 < sampler.top_k <= self.top_logprobs:
+            return Exactness()
+        asked = f"top-k = {sampler.top_k}" if sampler.top_k else "no top-k"
+        return Exactness(
+            "top_k",
+            f"the server returns only its {self.top_logprobs} likeliest tokens, and {asked} "
+            "was asked for",
+            self.top_logprobs,
+        )
