@@ -3,7 +3,9 @@
 SpecdecError
 ├── SettingsError     a value that cannot be used (also a ValueError)
 ├── ModelError        weights or a tokenizer that cannot be fetched, opened or run
-└── TargetError       a target that cannot verify, before or during a run
+├── TargetError       a target that cannot verify, before or during a run
+├── StoreError        saved runs that cannot be opened, read or written
+└── TraceError        a file of a run that cannot be read
 """
 
 from __future__ import annotations
@@ -23,3 +25,11 @@ class ModelError(SpecdecError):
 
 class TargetError(SpecdecError):
     """The target cannot verify a draft."""
+
+
+class StoreError(SpecdecError):
+    """Saved runs cannot be opened, read or written."""
+
+
+class TraceError(SpecdecError):
+    """A file is not a run that can be read."""

@@ -7,7 +7,7 @@ hash of the last tokens, which stands for weights nobody wants to load in a test
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -137,12 +137,12 @@ plain_words = st.text(st.characters(exclude_characters="\0", exclude_categories=
 top_tokens = st.builds(TopToken, ids, maybe, maybe, maybe, maybe)
 
 
-def token_records(parents: st.SearchStrategy[int], statuses: Sequence[TokenStatus]):
+def token_records(parent: int, position: int, statuses: Sequence[TokenStatus]):
     return st.builds(
         TokenRecord,
         token_id=ids,
-        parent=parents,
-        position=st.integers(0, 9000),
+        parent=st.just(parent),
+        position=st.just(position),
         status=st.sampled_from(statuses),
         draft_prob=maybe,
         target_prob=maybe,
@@ -150,38 +150,52 @@ def token_records(parents: st.SearchStrategy[int], statuses: Sequence[TokenStatu
         target_logprob=maybe,
         acceptance_prob=maybe,
         uniform=maybe,
+        expected_acceptance=maybe,
         draft_entropy=maybe,
         target_entropy=maybe,
-        top_tokens=st.lists(top_tokens, max_size=3).map(tuple),
+        top_tokens=st.lists(top_tokens, max_size=2).map(tuple),
     )
+
+
+def _times(kind: type) -> list[str]:
+    return [f.name for f in fields(kind) if f.name.endswith("_s")]
 
 
 @st.composite
 def round_results(draw: st.DrawFn, number: int, position: int) -> RoundResult:
-    statuses = (TokenStatus.ACCEPTED, TokenStatus.REJECTED, TokenStatus.DISCARDED)
+    """Draw a round with any tree, any path through it, and a final token or none."""
+    parents = [draw(st.integers(-1, node - 1)) for node in range(draw(st.integers(0, 3)))]
+    depths = Draft(tuple(range(len(parents))), tuple(parents), (None,) * len(parents)).depths
+    path: list[int] = []
+    while children := [n for n, p in enumerate(parents) if p == (path[-1] if path else -1)]:
+        if not draw(st.booleans()):
+            break
+        path.append(draw(st.sampled_from(children)))
+    failed = (TokenStatus.REJECTED, TokenStatus.DISCARDED)
     candidates = tuple(
-        draw(token_records(st.integers(-1, node - 1), statuses))
-        for node in range(draw(st.integers(0, 4)))
-    )
-    final = draw(
-        st.none()
-        | token_records(
-            st.integers(-1, len(candidates) - 1), (TokenStatus.RESAMPLED, TokenStatus.BONUS)
+        draw(
+            token_records(
+                parent,
+                position + depths[node],
+                (TokenStatus.ACCEPTED,) if node in path else failed,
+            )
         )
+        for node, parent in enumerate(parents)
     )
-    path = [c for c in candidates if c.status is TokenStatus.ACCEPTED]
-    path += [] if final is None else [final]
-    emitted = tuple(c.token_id for c in path)[: draw(st.integers(0, len(path)))]
+    ended = (TokenStatus.RESAMPLED, TokenStatus.BONUS)
+    end = token_records(path[-1] if path else -1, position + len(path), ended)
+    final = draw(st.none() | end)
+    written = [candidates[node] for node in path] + ([] if final is None else [final])
     return RoundResult(
-        number,
-        position,
-        candidates,
-        final,
-        emitted,
-        draw(st.integers(0, 16)),
-        draw(st.floats(0, 2)),
-        draw(words),
-        *draw(st.tuples(*[seconds] * 6)),
+        round=number,
+        position=position,
+        candidates=candidates,
+        final=final,
+        emitted=tuple(one.token_id for one in written)[: draw(st.integers(0, len(written)))],
+        num_draft_tokens=draw(st.integers(0, 16)),
+        temperature=draw(st.floats(0, 2)),
+        drafter=draw(words),
+        **draw(st.fixed_dictionaries(dict.fromkeys(_times(RoundResult), seconds))),
     )
 
 
@@ -205,7 +219,7 @@ times = st.datetimes().map(lambda time: time.isoformat(timespec="microseconds") 
 def runs(draw: st.DrawFn) -> Run:
     """Draw any run that could be recorded: arbitrary numbers and texts, sound structure."""
     rounds: list[RoundResult] = []
-    for number in range(draw(st.integers(0, 4))):
+    for number in range(draw(st.integers(0, 3))):
         rounds.append(draw(round_results(number, sum(len(r.emitted) for r in rounds))))
     finish = draw(st.sampled_from(FinishReason))
     prompt_ids = tuple(draw(st.lists(ids, max_size=5)))
@@ -215,6 +229,10 @@ def runs(draw: st.DrawFn) -> Run:
         prefill_s=draw(seconds),
         finish_reason=finish,
         error=draw(words) if finish is FinishReason.ERROR else None,
+    )
+    # The sum of nothing is the integer 0, which comes back as the float it is declared to be.
+    summary = replace(
+        summary, **{n: float(getattr(summary, n)) for n in _times(RunSummary) if n != "ttft_s"}
     )
     shown = [one for r in rounds for one in (*r.candidates, *([r.final] if r.final else []))]
     token_ids = {i for one in shown for i in (one.token_id, *(t.token_id for t in one.top_tokens))}
