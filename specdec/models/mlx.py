@@ -151,5 +151,4 @@ def _open(folder: Path) -> MlxNetwork:
             f"The MLX backend is not installed ({error}); run: pip install mlx-lm "
             "(on Linux: pip install 'mlx[cpu]' mlx-lm), or choose the portable backend."
         ) from error
-    MLX_THREAD.halt_before_exit()
     return MlxNetwork.open(folder)

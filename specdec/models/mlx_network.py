@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 from specdec.errors import ModelError
 from specdec.models.base import Logits, middle_layers
 from specdec.models.llama import read_head_ids, read_json
+from specdec.models.mlx_thread import MLX_THREAD
+
+MLX_THREAD.end_at_exit(mx.clear_streams)
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 

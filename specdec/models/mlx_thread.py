@@ -2,12 +2,13 @@
 
 MLX belongs to threads in two ways. An array that is not evaluated yet (a rotary table, say) can be
 evaluated only on the thread that made it. And a thread that ran a compiled function, as every
-mlx-lm model does, owns a cache of Python functions whose destructor takes the interpreter's lock
-when the thread ends. If the interpreter is shutting down at that moment, CPython ends the thread
-inside the destructor and C++ aborts the process: "terminate called without an active exception"
+mlx-lm model does, owns a cache of Python objects whose destructor takes the interpreter's lock
+when the thread ends. If the interpreter is shutting down just then, CPython ends the thread inside
+the destructor and C++ aborts the process: "terminate called without an active exception"
 (https://github.com/ml-explore/mlx/pull/4110). A finished worker of a web server is enough.
 
-So there is one thread, and it never ends: at exit it is left waiting, and with it its cache.
+So there is one thread, which ends before the interpreter shuts down and with `mx.clear_streams()`
+as its last job; that empties the cache, and the destructor has nothing left to take the lock for.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class MlxThread:
     """Run jobs one after the other, for callers on any thread."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self._working = threading.Lock()
-        threading.Thread(target=self._work, name="mlx", daemon=True).start()
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="mlx", daemon=True)
+        self._thread.start()
 
     def run(self, job: Callable[[], Result]) -> Result:
         """Return what `job` returns, or raise what it raises."""
@@ -36,24 +37,26 @@ class MlxThread:
         self._jobs.put((future, job))
         return future.result()
 
-    def halt_before_exit(self) -> None:
-        """At exit let the job at work finish and begin no other, before all hooks set so far."""
-        atexit.unregister(self._halt)
-        atexit.register(self._halt)
+    def end_at_exit(self, last_job: Callable[[], Any]) -> None:
+        """Run `last_job` and end at exit, before every hook that is registered already."""
+        atexit.register(self._end, last_job)
 
-    def _halt(self) -> None:
-        self._working.acquire()  # never released
+    def _end(self, last_job: Callable[[], Any]) -> None:
+        self._jobs.put((Future(), last_job))
+        self._jobs.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
-        while True:
-            self._do(*self._jobs.get())
+        while (entry := self._jobs.get()) is not None:
+            _do(*entry)
+            del entry  # or it would hold the last result until the next job
 
-    def _do(self, future: Future[Any], job: Callable[[], Any]) -> None:
-        with self._working:
-            try:
-                future.set_result(job())
-            except BaseException as error:  # belongs to the caller, whatever it is
-                future.set_exception(error)
+
+def _do(future: Future[Any], job: Callable[[], Any]) -> None:
+    try:
+        future.set_result(job())
+    except BaseException as error:  # belongs to the caller, whatever it is
+        future.set_exception(error)
 
 
 MLX_THREAD = MlxThread()
