@@ -25,6 +25,17 @@ from specdec.models.gguf_folder import convert_gguf
 from specdec.models.known import KNOWN_MODELS, KnownModel, build_known
 from specdec.models.progress import Progress, no_progress
 
+__all__ = [
+    "KNOWN_MODELS",
+    "KnownModel",
+    "ModelInfo",
+    "Progress",
+    "cache_dir",
+    "is_present",
+    "list_models",
+    "resolve",
+]
+
 _CONVERTER = 1  # raised when folders made by an older version must be made again
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 

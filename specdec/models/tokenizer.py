@@ -2,8 +2,8 @@
 
 A thin layer over the `tokenizers` library, so that a Hugging Face folder opens without
 `transformers`. Bytes are the truth: a token may be a part of a character, so text is always
-decoded from a sequence of bytes and never token by token. `encode` treats its text as data:
-"<|im_end|>" typed by a user stays seven ordinary characters and more, never the control token.
+decoded from a sequence of bytes and never token by token. Text is data: a user who types
+"<|im_end|>" has typed ten characters, not the control token.
 """
 
 from __future__ import annotations
