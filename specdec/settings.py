@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from dotenv import load_dotenv
+from dotenv import dotenv_values, find_dotenv
 
 from specdec.errors import SettingsError
 from specdec.sampling import Sampler
@@ -70,6 +70,14 @@ def _check(what: str, value: float, low: float, high: float) -> None:
         raise SettingsError(f"{what} must lie between {low:g} and {high:g}, not {value:g}.")
 
 
+def variables() -> dict[str, str]:
+    """Return the process environment over what `.env` in the working directory sets."""
+    from_file = dotenv_values(find_dotenv(usecwd=True))
+    return {name: value for name, value in from_file.items() if value is not None} | dict(
+        os.environ
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Defaults for the sidebar and the command line; every field may be set in `.env`."""
@@ -83,10 +91,10 @@ class Settings:
         Raises:
             SettingsError: a variable holds something that cannot be used; the message names it.
         """
-        load_dotenv()
+        found = variables()
         values: dict[str, Any] = {}
         for variable, (name, kind) in _VARIABLES.items():
-            text = os.environ.get(variable, "").strip()
+            text = found.get(variable, "").strip()
             if not text:
                 continue
             try:

@@ -1,0 +1,433 @@
+"""Laws of the round loop, on toy models."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies
+
+from specdec.drafters.base import Drafter
+from specdec.drafters.model import ModelDrafter
+from specdec.drafters.ngram import NgramDrafter
+from specdec.drafters.none import NoDrafter
+from specdec.engine import RoundSettings, generate, measure_baseline
+from specdec.errors import SettingsError, TargetError
+from specdec.records import (
+    Draft,
+    Drafted,
+    Event,
+    FinishReason,
+    Prefilled,
+    RoundResult,
+    RunSummary,
+    TokenStatus,
+)
+from specdec.sampling import Distribution, Sampler, sample
+from specdec.targets.base import Exactness, Scores
+from specdec.targets.link import EmulatedLink
+from specdec.targets.local import LocalTarget
+from tests.toy import VOCAB_SIZE, ToyModel
+
+PROMPT = [1, 2, 3, 1, 2]
+GREEDY = Sampler(0.0)
+
+
+class TreeDrafter:
+    """Drafts a tree: two sampled siblings at every depth, the second one without replacement."""
+
+    name = "tree"
+
+    def __init__(self, model: ToyModel) -> None:
+        self.model = model
+
+    def start(self, prompt: Sequence[int]) -> TreeDrafter:
+        return self
+
+    def propose(self, context, num_tokens, sampler, rng):
+        ids, parents, drawn_from = [], [], []
+        path, parent = list(context), -1
+        for _ in range(num_tokens):
+            first = Distribution.from_logits(self.model.logits_after(path), sampler)
+            token = sample(first.probs, rng)
+            left = first.probs.copy()
+            left[token] = 0.0
+            ids.append(token)
+            parents.append(parent)
+            drawn_from.append(first)
+            if left.sum() > 0:
+                second = Distribution.from_probs(left / left.sum(dtype=np.float64))
+                ids.append(sample(second.probs, rng))
+                parents.append(parent)
+                drawn_from.append(second)
+                parent = len(ids) - 2
+            else:
+                parent = len(ids) - 1
+            path.append(token)
+        return Draft(tuple(ids), tuple(parents), tuple(drawn_from))
+
+    def close(self) -> None:
+        pass
+
+
+DRAFTERS: dict[str, Callable[[], Drafter]] = {
+    "none": NoDrafter,
+    "ngram": NgramDrafter,
+    "same model": lambda: ModelDrafter(ToyModel(0)),
+    "noisy model": lambda: ModelDrafter(ToyModel(0, noise=0.5)),
+    "other model": lambda: ModelDrafter(ToyModel(9)),
+    "tree": lambda: TreeDrafter(ToyModel(0, noise=0.5)),
+}
+
+
+def run(
+    drafter: Drafter,
+    num_draft_tokens: int = 4,
+    sampler: Sampler = GREEDY,
+    target: LocalTarget | EmulatedLink | None = None,
+    **options,
+) -> list[Event]:
+    settings = RoundSettings(drafter, num_draft_tokens, sampler)
+    options.setdefault("max_tokens", 40)
+    return list(generate(PROMPT, target or LocalTarget(ToyModel(0)), settings, **options))
+
+
+def tokens_of(events: Sequence[Event]) -> list[int]:
+    return [t for event in events if isinstance(event, RoundResult) for t in event.emitted]
+
+
+def plain_greedy(model: ToyModel, num_tokens: int) -> list[int]:
+    """Decode without the engine, one argmax after the other."""
+    context = list(PROMPT)
+    for _ in range(num_tokens):
+        context.append(int(model.logits_after(context).argmax()))
+    return context[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("supports_trees", [True, False])
+@pytest.mark.parametrize("num_draft_tokens", [0, 1, 2, 3, 5, 8, 16])
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_temperature_zero_equals_plain_decoding(
+    drafter: str, num_draft_tokens: int, supports_trees: bool
+) -> None:
+    target = LocalTarget(ToyModel(0, supports_trees=supports_trees))
+    events = run(DRAFTERS[drafter](), num_draft_tokens, target=target)
+    assert tokens_of(events) == plain_greedy(ToyModel(0), 40)
+
+
+@pytest.mark.parametrize("drafter", ["noisy model", "other model", "ngram", "tree"])
+def test_sampled_output_follows_the_law_of_the_target(drafter: str) -> None:
+    """Count 3-token outputs of 1,500 runs; a false alarm has probability below 1e-6.
+
+    The statistic is Pearson's chi-square over the 216 outcomes (rare ones pooled); the bound is
+    its 1 − 1e-6 quantile by Wilson and Hilferty (1931), and the seeds are fixed.
+    """
+    num_runs = 1500
+    model, sampler = ToyModel(0), Sampler(1.0)
+    build = DRAFTERS[drafter]
+    counts = Counter(
+        tuple(tokens_of(run(build(), 2, sampler, max_tokens=3, seed=seed)))
+        for seed in range(num_runs)
+    )
+
+    def chance(sequence: tuple[int, ...]) -> float:
+        context, product = list(PROMPT), 1.0
+        for token_id in sequence:
+            row = Distribution.from_logits(model.logits_after(context), sampler)
+            product *= float(row.probs[token_id])
+            context.append(token_id)
+        return product
+
+    observed, expected = [0.0], [0.0]  # the first cell pools what is expected less than 5 times
+    for sequence in itertools.product(range(VOCAB_SIZE), repeat=3):
+        mean = num_runs * chance(sequence)
+        if mean < 5:
+            observed[0] += counts[sequence]
+            expected[0] += mean
+        else:
+            observed.append(counts[sequence])
+            expected.append(mean)
+    statistic = sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True))
+    free = len(observed) - 1
+    bound = free * (1 - 2 / (9 * free) + 4.75 * (2 / (9 * free)) ** 0.5) ** 3
+    assert statistic < bound
+
+
+def test_a_draft_that_is_the_target_is_always_accepted() -> None:
+    events = run(DRAFTERS["same model"](), 4, Sampler(1.0), max_tokens=41)
+    statuses = {c.status for e in events if isinstance(e, RoundResult) for c in e.candidates}
+    assert statuses == {TokenStatus.ACCEPTED}
+
+
+@given(
+    num_draft_tokens=strategies.integers(0, 16),
+    max_tokens=strategies.integers(1, 60),
+    temperature=strategies.sampled_from([0.0, 0.7, 1.3]),
+    drafter=strategies.sampled_from(sorted(DRAFTERS)),
+    seed=strategies.integers(0, 1000),
+)
+def test_counts_and_texts_are_consistent(
+    num_draft_tokens: int, max_tokens: int, temperature: float, drafter: str, seed: int
+) -> None:
+    events = run(
+        DRAFTERS[drafter](),
+        num_draft_tokens,
+        Sampler(temperature),
+        max_tokens=max_tokens,
+        seed=seed,
+    )
+    summary = events[-1]
+    rounds = [event for event in events if isinstance(event, RoundResult)]
+    drafted = {event.round: event for event in events if isinstance(event, Drafted)}
+    assert isinstance(events[0], Prefilled)
+    assert isinstance(summary, RunSummary)
+    assert summary.num_tokens == max_tokens == len(tokens_of(events))
+    assert summary.finish_reason is FinishReason.LENGTH
+    position = 0
+    for index, result in enumerate(rounds):
+        assert (result.round, result.position) == (index, position)
+        assert [t.token_id for t in result.tokens] == list(result.emitted)
+        assert [t.position for t in result.tokens] == list(
+            range(position, position + len(result.emitted))
+        )
+        assert result.final is not None
+        assert len(result.emitted) == result.num_accepted + 1
+        if result.candidates:
+            pending = drafted[index].candidates
+            assert {c.status for c in pending} == {TokenStatus.PENDING}
+            assert [c.token_id for c in pending] == [c.token_id for c in result.candidates]
+        position += len(result.emitted)
+    assert summary.num_draft_tokens == sum(r.num_drafted for r in rounds)
+    assert summary.num_accepted_draft_tokens == sum(r.num_accepted for r in rounds)
+    assert sum(summary.acceptance_histogram) == summary.num_spec_steps
+    assert sum(summary.accepted_per_pos) == summary.num_accepted_draft_tokens
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
+    def tokens(seed: int) -> list[int]:
+        return tokens_of(run(DRAFTERS["noisy model"](), 4, Sampler(1.2), seed=seed))
+
+    assert tokens(5) == tokens(5)
+    assert tokens(5) != tokens(6)
+
+
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_an_end_token_ends_the_run_and_nothing_stands_after_it(drafter: str) -> None:
+    plain = plain_greedy(ToyModel(0), 40)
+    eos = plain[12]
+    events = run(DRAFTERS[drafter](), 8, eos_token_ids={eos})
+    assert tokens_of(events) == plain[: plain.index(eos) + 1]
+    assert events[-1].finish_reason is FinishReason.STOP
+
+
+def test_the_context_of_the_target_ends_the_run() -> None:
+    model = ToyModel(0)
+    model.context_length = len(PROMPT) + 7
+    events = run(DRAFTERS["same model"](), 4, target=LocalTarget(model))
+    assert len(tokens_of(events)) == 7
+    assert events[-1].finish_reason is FinishReason.LENGTH
+
+
+def test_nothing_is_prefilled_twice_and_every_committed_token_is_fed_once() -> None:
+    model = ToyModel(0)
+    run(NoDrafter(), 0, target=LocalTarget(model), max_tokens=20)
+    assert model.prefills == [len(PROMPT) - 1]
+    assert model.num_fed == 20
+
+
+def test_a_fully_accepted_draft_costs_the_drafter_one_token_more_to_feed() -> None:
+    """The rule [last_draft, bonus]: the last drafted token was never fed before."""
+    draft = ToyModel(0)
+    run(ModelDrafter(draft), 4, max_tokens=10)
+    assert draft.prefills == [len(PROMPT) - 1]
+    assert draft.num_fed == 4 + (2 + 3)
+
+
+def test_settings_may_change_between_rounds_drafter_included() -> None:
+    first = RoundSettings(DRAFTERS["noisy model"](), 2, GREEDY)
+    then = RoundSettings(NgramDrafter(), 5, GREEDY)
+    asked = iter([first, first, first])
+    events = list(
+        generate(PROMPT, LocalTarget(ToyModel(0)), lambda: next(asked, then), max_tokens=40)
+    )
+    assert tokens_of(events) == plain_greedy(ToyModel(0), 40)
+    rounds = [event for event in events if isinstance(event, RoundResult)]
+    assert [(r.drafter, r.num_draft_tokens) for r in rounds[:3]] == [
+        ("toy-0", 2),
+        ("toy-0", 2),
+        ("ngram", 5),
+    ]
+
+
+class FailingTarget(LocalTarget):
+    """Answers twice, then fails."""
+
+    def start(self, prompt):
+        inner, self.closed = super().start(prompt), False
+        outer = self
+
+        class Run:
+            calls = 0
+
+            def score(self, context, draft):
+                self.calls += 1
+                if self.calls > 2:
+                    raise TargetError("The server went away; start it again.")
+                return inner.score(context, draft)
+
+            def close(self):
+                outer.closed = True
+
+        return Run()
+
+
+def test_a_failing_target_ends_the_run_and_the_tokens_stay() -> None:
+    target = FailingTarget(ToyModel(0))
+    events = run(NoDrafter(), 0, target=target)
+    assert tokens_of(events) == plain_greedy(ToyModel(0), 2)
+    assert events[-1].finish_reason is FinishReason.ERROR
+    assert events[-1].error == "The server went away; start it again."
+    assert target.closed
+
+
+@pytest.mark.parametrize("leave_after", range(1, 7))
+def test_leaving_at_any_yield_closes_everything(leave_after: int) -> None:
+    target = FailingTarget(ToyModel(0))
+    events = generate(
+        PROMPT, target, RoundSettings(DRAFTERS["same model"](), 3, GREEDY), max_tokens=40
+    )
+    for _ in range(leave_after):
+        next(events)
+    events.close()
+    assert target.closed
+
+
+def test_a_target_without_a_row_after_the_context_is_an_error_not_a_token() -> None:
+    class Silent(LocalTarget):
+        def start(self, prompt):
+            run = super().start(prompt)
+            run.score = lambda context, draft: Scores([None] * (len(draft) + 1))
+            return run
+
+    events = run(NoDrafter(), 0, target=Silent(ToyModel(0)))
+    assert tokens_of(events) == []
+    assert events[-1].finish_reason is FinishReason.ERROR
+
+
+def test_missing_rows_cost_the_bonus_and_nothing_else() -> None:
+    class Blind(LocalTarget):
+        def start(self, prompt):
+            inner = super().start(prompt)
+            score = inner.score
+
+            def without_last_row(context, draft):
+                rows = list(score(context, draft).logits)
+                return Scores([*rows[:-1], None] if len(draft) else rows)
+
+            inner.score = without_last_row
+            return inner
+
+    events = run(DRAFTERS["same model"](), 4, target=Blind(ToyModel(0)))
+    assert tokens_of(events) == plain_greedy(ToyModel(0), 40)
+    rounds = [event for event in events if isinstance(event, RoundResult)]
+    assert rounds[0].final is None
+    assert len(rounds[0].emitted) == 4
+
+
+def test_the_clock_stands_still_while_the_consumer_works() -> None:
+    now = [0.0]
+
+    class Timed(LocalTarget):
+        def start(self, prompt):
+            inner = super().start(prompt)
+            score = inner.score
+
+            def slow(context, draft):
+                now[0] += 2.0
+                return Scores(score(context, draft).logits, link_s=0.5, retry_s=0.25)
+
+            inner.score = slow
+            return inner
+
+    settings = RoundSettings(DRAFTERS["same model"](), 3, GREEDY)
+    events = []
+    for event in generate(
+        PROMPT, Timed(ToyModel(0)), settings, max_tokens=12, clock=lambda: now[0]
+    ):
+        events.append(event)
+        now[0] += 100.0
+    rounds = [event for event in events if isinstance(event, RoundResult)]
+    assert [r.wall_s for r in rounds] == [2.0, 2.0, 2.0]
+    assert [r.verify_s for r in rounds] == [1.75, 1.75, 1.75]
+    assert [r.started_s for r in rounds] == [0.0, 2.0, 4.0]
+    summary = events[-1]
+    assert (summary.wall_s, summary.link_s, summary.retry_s) == (6.0, 1.5, 0.75)
+    assert summary.ttft_s == 2.0
+    assert summary.tokens_per_s == 2.0
+
+
+def test_the_emulated_link_is_waited_for_and_changes_no_token() -> None:
+    waits: list[float] = []
+    link = EmulatedLink(LocalTarget(ToyModel(0)), 0.05, sleep=waits.append)
+    events = run(DRAFTERS["noisy model"](), 4, Sampler(0.9), target=link)
+    assert tokens_of(events) == tokens_of(run(DRAFTERS["noisy model"](), 4, Sampler(0.9)))
+    rounds = [event for event in events if isinstance(event, RoundResult)]
+    assert waits == [0.025, 0.025] * len(rounds)
+    assert link.link_is_emulated
+    assert link.exactness_for(GREEDY) == Exactness()
+
+
+def test_jitter_varies_the_trips_around_their_mean_and_repeats_with_its_seed() -> None:
+    def trips(seed: int) -> list[float]:
+        waits: list[float] = []
+        link = EmulatedLink(LocalTarget(ToyModel(0)), 0.05, 0.01, seed=seed, sleep=waits.append)
+        run(NoDrafter(), 0, target=link)
+        return waits
+
+    assert trips(1) == trips(1)
+    assert len(set(trips(1))) > 20
+    assert np.mean(trips(1)) == pytest.approx(0.025, abs=0.005)
+
+
+def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
+    now = [0.0]
+
+    class Timed(LocalTarget):
+        def start(self, prompt):
+            inner = super().start(prompt)
+            score = inner.score
+
+            def slow(context, draft):
+                now[0] += 0.1
+                return Scores(score(context, draft).logits, link_s=0.05)
+
+            inner.score = slow
+            return inner
+
+    baseline = measure_baseline(
+        PROMPT, Timed(ToyModel(0)), GREEDY, num_tokens=8, clock=lambda: now[0]
+    )
+    assert baseline.num_tokens == 8
+    assert baseline.decode_s == pytest.approx(0.8)
+    assert baseline.tokens_per_s == pytest.approx(10)
+    assert baseline.tokens_per_s_without_link == pytest.approx(20)
+
+
+def test_a_baseline_of_a_failing_target_raises_what_failed() -> None:
+    with pytest.raises(TargetError, match="went away"):
+        measure_baseline(PROMPT, FailingTarget(ToyModel(0)), GREEDY)
+
+
+@pytest.mark.parametrize("prompt", [[], [1] * 512])
+def test_a_prompt_that_cannot_be_answered_is_refused(prompt: list[int]) -> None:
+    settings = RoundSettings(NoDrafter(), 0, GREEDY)
+    with pytest.raises(SettingsError, match="prompt"):
+        next(generate(prompt, LocalTarget(ToyModel(0)), settings, max_tokens=5))
+
+
+def test_too_long_a_draft_is_refused() -> None:
+    with pytest.raises(SettingsError, match="between 0 and 16, not 17"):
+        RoundSettings(NoDrafter(), 17, GREEDY)
