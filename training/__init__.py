@@ -1,0 +1,1 @@
+"""Distillation of the draft for SmolLM2-135M-Instruct; needs PyTorch, the app does not."""

@@ -1,0 +1,178 @@
+"""Sample new dialogues from the teacher, with the top of its distribution at every answer token.
+
+    nice -n 19 python -m training.generate --shards FOLDER --seed N [--dialogues COUNT]
+
+Half of the questions come from templates, half the teacher writes itself in an open user turn.
+Every row of the batch is one dialogue at its own place; each step feeds one token per row, given
+or sampled, and a finished row starts the next dialogue at once. The labels cost nothing extra:
+they are the distributions that the answers are sampled from. May be cut off at any moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from training.corpus import Dialogue, write_shard
+from training.llama import Cache, Llama
+from training.prompts import template_question
+from training.teacher import HOME, add_teacher_argument, teacher_folder
+
+TOP = 16
+LONGEST_QUESTION = 80
+LONGEST_ANSWER = 160
+OWN_QUESTIONS = 0.5
+QUESTION_TOP_P = 0.9
+TEMPERATURES, TEMPERATURE_WEIGHTS = (0.0, 0.5, 0.7, 1.0), (20, 10, 35, 35)
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+
+@dataclass(slots=True)
+class Row:
+    """One dialogue in the making."""
+
+    temperature: float
+    pending: deque[int]  # given tokens, fed before anything is sampled
+    writing_question: bool
+    ids: list[int]
+    response_start: int = 0
+    top_ids: list[Tensor] = field(default_factory=list)
+    top_logprobs: list[Tensor] = field(default_factory=list)
+
+    def dialogue(self) -> Dialogue:
+        """Freeze a finished row."""
+        return Dialogue(
+            ids=np.array(self.ids, np.uint16),
+            response_start=self.response_start,
+            temperature=self.temperature,
+            top_ids=torch.stack(self.top_ids).numpy().astype(np.uint16),
+            top_logprobs=torch.stack(self.top_logprobs).numpy().astype(np.float16),
+        )
+
+
+def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
+    """Sample one token from (vocabulary,) logits."""
+    if temperature == 0:
+        return int(logits.argmax())
+    probs = (logits / temperature).softmax(-1)
+    if top_p < 1:
+        ordered, ids = probs.sort(descending=True)
+        ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
+        return int(ids[torch.multinomial(ordered, 1, generator=generator)])
+    return int(torch.multinomial(probs, 1, generator=generator))
+
+
+class Generator:
+    """A batch of dialogues that never runs empty."""
+
+    def __init__(self, teacher: Llama, tokenizer: Tokenizer, rows: int, seed: str) -> None:
+        self.teacher, self.tokenizer = teacher, tokenizer
+        self.rng = random.Random(seed)
+        self.torch_rng = torch.Generator().manual_seed(self.rng.getrandbits(63))
+        self.end = tokenizer.token_to_id("<|im_end|>")
+        self.opening = self.encode(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n")
+        self.answer_opening = self.encode("\n<|im_start|>assistant\n")
+        longest = len(self.opening) + LONGEST_QUESTION + len(self.answer_opening) + LONGEST_ANSWER
+        self.cache = Cache(teacher.shape, rows, longest + 2)
+        self.open_rows()
+        self.rows = [self.start() for _ in range(rows)]
+
+    def encode(self, text: str) -> list[int]:
+        """Encode text, special tokens included."""
+        return self.tokenizer.encode(text).ids
+
+    def open_rows(self) -> None:
+        """Write the opening that all dialogues share into every row, once."""
+        rows = self.cache.keys.shape[1]
+        for position, token in enumerate(self.opening[:-1]):
+            positions = torch.full((rows,), position)
+            self.teacher.step(torch.full((rows,), token), positions, self.cache)
+
+    def start(self) -> Row:
+        """Begin a dialogue after the shared opening."""
+        temperature = self.rng.choices(TEMPERATURES, TEMPERATURE_WEIGHTS)[0]
+        if self.rng.random() < OWN_QUESTIONS:
+            return Row(temperature, deque(), True, list(self.opening))
+        question = self.encode(template_question(self.rng))[:LONGEST_QUESTION]
+        pending = deque([*question, self.end, *self.answer_opening])
+        return Row(temperature, pending, False, list(self.opening))
+
+    def advance(self) -> list[Dialogue]:
+        """Feed every row's last token, extend each by one token, and return what is finished."""
+        last = torch.tensor([row.ids[-1] for row in self.rows])
+        positions = torch.tensor([len(row.ids) - 1 for row in self.rows])
+        hidden = self.teacher.step(last, positions, self.cache)
+        sampling = [index for index, row in enumerate(self.rows) if not row.pending]
+        for row in self.rows:
+            if row.pending:
+                row.ids.append(row.pending.popleft())
+        logits = hidden[sampling] @ self.teacher.embedding.T
+        top_logprobs, top_ids = logits.log_softmax(-1).topk(TOP)
+        finished = []
+        for at, index in enumerate(sampling):
+            row = self.rows[index]
+            if row.writing_question:
+                self.extend_question(row, logits[at])
+            elif self.extend_answer(row, logits[at], top_ids[at], top_logprobs[at]):
+                finished.append(row.dialogue())
+                self.rows[index] = self.start()
+        return finished
+
+    def extend_question(self, row: Row, logits: Tensor) -> None:
+        """Let the teacher write its own question until it ends the turn or runs on."""
+        token = choose(logits, 1.0, QUESTION_TOP_P, self.torch_rng)
+        if len(row.ids) - len(self.opening) >= LONGEST_QUESTION:
+            token = self.end
+        row.ids.append(token)
+        if token == self.end:
+            row.writing_question = False
+            row.pending.extend(self.answer_opening)
+
+    def extend_answer(
+        self, row: Row, logits: Tensor, top_ids: Tensor, top_logprobs: Tensor
+    ) -> bool:
+        """Sample and label one answer token; true when the answer is finished."""
+        if row.response_start == 0:
+            row.response_start = len(row.ids)
+        row.ids.append(choose(logits, row.temperature, 1.0, self.torch_rng))
+        row.top_ids.append(top_ids)
+        row.top_logprobs.append(top_logprobs)
+        return row.ids[-1] == self.end or len(row.top_ids) >= LONGEST_ANSWER
+
+
+def main() -> None:
+    """Write shards until the count is reached."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--shards", type=Path, default=HOME / "shards")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--dialogues", type=int, default=4096)
+    parser.add_argument("--shard-dialogues", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--threads", type=int, default=1)
+    add_teacher_argument(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_grad_enabled(False)
+    options.shards.mkdir(parents=True, exist_ok=True)
+    folder = teacher_folder(options.teacher)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    existing = len(list(options.shards.glob(f"generated-{options.seed}-*.npz")))
+    # Seeded by the place in the series: a repeated command goes on instead of repeating itself.
+    generator = Generator(Llama.read(folder), tokenizer, options.rows, f"{options.seed}/{existing}")
+    for number in range(existing, -(-options.dialogues // options.shard_dialogues)):
+        finished: list[Dialogue] = []
+        while len(finished) < options.shard_dialogues:
+            finished += generator.advance()
+        write_shard(options.shards / f"generated-{options.seed}-{number:04d}.npz", finished)
+
+
+if __name__ == "__main__":
+    main()
