@@ -28,11 +28,8 @@ class Capabilities:
         top_logprobs: N, the alternatives it returns per position.
         vocab_size: of the target, as far as the server or the tokenizer knows.
         context_length: in tokens.
-        adds_start_token: whether it puts a start token before a text.
-        greedy_is_raw: whether its log-probabilities at temperature 0 are the model's own.
-        extra_fields: whether it takes the fields that make it name tokens by id.
         rtt_s: the shortest round trip seen.
-        score_s: median time of one verification by `score`, None if it cannot.
+        score_s: time of one verification by `score`, where there was a choice of protocols.
         prefixes_s: the same by `prefixes`.
     """
 
@@ -44,9 +41,6 @@ class Capabilities:
     top_logprobs: int
     vocab_size: int
     context_length: int
-    adds_start_token: bool = False
-    greedy_is_raw: bool = True
-    extra_fields: bool = True
     rtt_s: float | None = None
     score_s: float | None = None
     prefixes_s: float | None = None
