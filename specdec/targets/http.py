@@ -251,11 +251,11 @@ class Connection:
         )
 
     def _wait(self, wait_s: float, reason: str, attempt: int, on_wait: OnWait | None) -> None:
-        until_s = self._clock() + wait_s
-        while (remaining_s := until_s - self._clock()) > 0:
+        while wait_s > 0:
             if on_wait is not None:
-                on_wait(Waiting(reason, attempt, MAX_ATTEMPTS, remaining_s))
-            self._sleep(min(_TICK_S, remaining_s))
+                on_wait(Waiting(reason, attempt, MAX_ATTEMPTS, wait_s))
+            self._sleep(min(_TICK_S, wait_s))
+            wait_s -= _TICK_S
 
     @property
     def _who(self) -> str:

@@ -56,11 +56,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probed:
-    """What the probe brings back: facts, the protocol to use, and the findings behind them."""
+    """What the probe brings back: facts, the protocol to use, and the findings behind them.
+
+    `advice` is what this kind of server is known to need when it fails.
+    """
 
     capabilities: Capabilities
     protocol: WireProtocol
     findings: tuple[Finding, ...]
+    advice: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +133,7 @@ class _Prober:
             prefixes_s=times.get("prefixes"),
         )
         self.note("alternatives per position", f"{top_logprobs:,}")
-        return Probed(capabilities, protocol, tuple(self.findings))
+        return Probed(capabilities, protocol, tuple(self.findings), server.advice)
 
     def note(self, question: str, answer: str) -> None:
         self.findings.append(Finding(question, answer))
@@ -360,7 +364,9 @@ def _lowered(dialect: Dialect, said: str) -> Dialect | None:
         return None
     if "bool" in said and not dialect.chat_logprobs:
         return replace(dialect, chat_logprobs=True)
+    numbers = {int(number) for number in re.findall(r"\d+", said)}
     asked = dialect.top_logprobs
-    caps = [int(n) for n in re.findall(r"\d+", said) if asked < 0 or int(n) < asked]
-    cap = max((cap for cap in caps if cap > 1), default=1)
-    return replace(dialect, top_logprobs=cap) if asked > 1 or asked < 0 else None
+    if asked == WHOLE_VOCABULARY:
+        asked = max(numbers, default=1)  # the refusal repeats it as a number
+    cap = max((number for number in numbers if 1 < number < asked), default=1)
+    return replace(dialect, top_logprobs=cap) if asked > 1 else None

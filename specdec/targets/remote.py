@@ -16,8 +16,23 @@ from specdec.targets.base import Exactness, Scores
 from specdec.targets.capabilities import Capabilities
 from specdec.targets.faults import OnWait, Quota
 from specdec.targets.http import Connection
+from specdec.targets.probe import Finding, Probed, probe
 from specdec.targets.rows import Row
-from specdec.targets.wire import WireProtocol
+
+
+def connect(
+    endpoint: Endpoint, tokenizer: Tokenizer, *, on_wait: OnWait | None = None
+) -> RemoteTarget:
+    """Open a connection, probe the server and return its model as a target.
+
+    The answer holds for as long as the server stays as it is: keep the target, and share it.
+
+    Raises:
+        SettingsError: the endpoint's key is missing.
+        TargetError: the server cannot be reached, or cannot verify at all.
+    """
+    connection = Connection(endpoint, endpoint.key())
+    return RemoteTarget(connection, tokenizer, probe(connection, tokenizer, on_wait))
 
 
 class RemoteTarget:
@@ -31,83 +46,75 @@ class RemoteTarget:
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        tokenizer: Tokenizer,
-        capabilities: Capabilities,
         connection: Connection,
-        protocol: WireProtocol,
+        tokenizer: Tokenizer,
+        probed: Probed,
         on_wait: OnWait | None = None,
     ) -> None:
-        """Wrap an open connection; prefer `connect`.
+        """Wrap a probed connection; prefer `connect`.
 
         Args:
-            endpoint: where the server is.
-            tokenizer: of the target.
-            capabilities: what the probe found.
             connection: to the endpoint.
-            protocol: that the capabilities name.
+            tokenizer: of the target.
+            probed: what the server can do.
             on_wait: told about waits before another attempt.
         """
-        self.endpoint = endpoint
+        self.connection = connection
         self.tokenizer = tokenizer
-        self.capabilities = capabilities
-        self._connection = connection
-        self._protocol = protocol
+        self._probed = probed
         self._on_wait = on_wait
-        self.name = endpoint.model
-        self.backend = capabilities.protocol
-        self.vocab_size = capabilities.vocab_size
-        self.context_length = capabilities.context_length
+        self.endpoint = connection.endpoint
+        self.capabilities: Capabilities = probed.capabilities
+        self.name = self.endpoint.model
+        self.backend = self.capabilities.protocol
+        self.vocab_size = self.capabilities.vocab_size
+        self.context_length = self.capabilities.context_length
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what the probe found out, in words."""
+        return self._probed.findings
 
     @property
     def quota(self) -> Quota | None:
         """Return what the server last said is left of its rate limits."""
-        return self._connection.quota
+        return self.connection.quota
 
     def exactness_for(self, sampler: Sampler) -> Exactness:
         return self.capabilities.exactness_for(sampler)
 
     def watched_by(self, on_wait: OnWait) -> RemoteTarget:
         """Return the same target, telling `on_wait` about its waits."""
-        return RemoteTarget(
-            self.endpoint,
-            self.tokenizer,
-            self.capabilities,
-            self._connection,
-            self._protocol,
-            on_wait,
-        )
+        return RemoteTarget(self.connection, self.tokenizer, self._probed, on_wait)
 
     def start(self, prompt: Sequence[int]) -> RemoteTargetRun:
         """Begin a run; the prompt travels with the first call."""
-        return RemoteTargetRun(self._protocol, self._connection, self.capabilities, self._on_wait)
+        return RemoteTargetRun(self.connection, self._probed, self._on_wait)
 
 
 class RemoteTargetRun:
-    """A run keeps nothing here: every call carries its whole context."""
+    """A run; it keeps no state, since every call carries its whole context."""
 
-    def __init__(
-        self,
-        protocol: WireProtocol,
-        connection: Connection,
-        capabilities: Capabilities,
-        on_wait: OnWait | None,
-    ) -> None:
-        self._protocol = protocol
+    def __init__(self, connection: Connection, probed: Probed, on_wait: OnWait | None) -> None:
         self._connection = connection
-        self._capabilities = capabilities
+        self._probed = probed
         self._on_wait = on_wait
 
     def score(self, context: Sequence[int], draft: Draft) -> Scores:
-        answer = self._protocol.ask(self._connection, context, draft, self._on_wait)
+        try:
+            answer = self._probed.protocol.ask(self._connection, context, draft, self._on_wait)
+        except TargetError as error:
+            if not self._probed.advice:
+                raise
+            raise TargetError(f"{error} Known of this kind: {self._probed.advice}.") from error
         link_s = 0.0 if answer.server_s is None else max(0.0, answer.call_s - answer.server_s)
         logits = [None if row is None else self._logits(row) for row in answer.rows]
         return Scores(logits, link_s, answer.retry_s)
 
     def _logits(self, row: Row) -> NDArray[np.float32]:
         """Return logits [vocab_size], after checking that the row holds what it is exact for."""
-        can = self._capabilities
-        if can.names_ids and len(row) < min(can.top_logprobs, can.vocab_size):
+        can = self._probed.capabilities
+        if can.names_ids and len(row) < can.top_logprobs:
             raise TargetError(
                 f"The server returned {len(row)} of the {can.top_logprobs} likeliest tokens it "
                 "had promised; connect again, so that it is probed anew."
