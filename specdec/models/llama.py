@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 from numpy.typing import NDArray
-from safetensors import deserialize
 
 from specdec.errors import ModelError
 
@@ -211,7 +211,9 @@ class LlamaWeights:
         return places
 
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
+# Untyped in the library; unlike its NumPy front end it knows bfloat16.
+_deserialize: Any = safetensors.deserialize
+_DTYPES: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -221,18 +223,18 @@ def _tensors(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         raise ModelError(f"{folder} holds no .safetensors file; it is not a model folder.")
     for file in files:
         try:
-            entries = deserialize(file.read_bytes())
-        except Exception as error:  # the library raises its own type for a broken file
+            entries: list[tuple[str, Any]] = _deserialize(file.read_bytes())
+        except safetensors.SafetensorError as error:
             raise ModelError(
                 f"{file} is damaged ({error}); delete it and fetch it again."
             ) from None
         for name, entry in entries:
-            shape, dtype, data = entry["shape"], entry["dtype"], entry["data"]
-            if dtype == "BF16":
+            shape, kind, data = entry["shape"], entry["dtype"], entry["data"]
+            if kind == "BF16":
                 bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
                 yield name, bits.view(np.float32).reshape(shape)
-            elif dtype in _DTYPES:
-                yield name, np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+            elif kind in _DTYPES:
+                yield name, np.frombuffer(data, _DTYPES[kind]).reshape(shape)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -257,7 +259,7 @@ def read_head_ids(folder: Path, vocab_size: int) -> NDArray[np.intp] | None:
     path = folder / DRAFT_TOKEN_IDS
     if not path.exists():
         return None
-    ids = np.load(path, allow_pickle=False).astype(np.intp)
+    ids: NDArray[np.intp] = np.load(path, allow_pickle=False).astype(np.intp)
     if ids.ndim != 1 or not ids.size or ids.min() < 0 or ids.max() >= vocab_size:
         raise ModelError(f"{path} does not hold token ids below {vocab_size}.")
     return ids

@@ -59,7 +59,8 @@ def decode(
         for i, slots in enumerate(seen):
             keys = np.ascontiguousarray(cache.keys[index][:, :, slots])
             values = np.ascontiguousarray(cache.values[index][:, slots])
-            shares = _softmax(np.matmul(queries[:, :, i], keys))
+            query = np.ascontiguousarray(queries[:, :, i])  # BLAS may round by its strides
+            shares = _softmax(np.matmul(query, keys))
             mixed[:, :, i] = np.matmul(shares, values)
             weights[:, :, i, slots] = shares
         if attention is not None:
@@ -105,13 +106,17 @@ def _after_attention(
 
 
 def _project(rows: FloatArray, weights: FloatArray, block: int) -> FloatArray:
-    """Return rows [n, k] · weightsᵀ [k, m], as products of exactly `block` rows each."""
+    """Return rows [n, k] · weightsᵀ [k, m], as products of exactly `block` rows each.
+
+    The rows stand on the right of the product: OpenBLAS rounds a row on the left of a small
+    product by its place in the block.
+    """
     out = np.empty((len(rows), len(weights)), np.float32)
     padded = np.zeros((block, rows.shape[1]), np.float32)
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         padded[: len(part)] = part
-        out[start : start + block] = (padded @ weights.T)[: len(part)]
+        out[start : start + block] = (weights @ padded.T).T[: len(part)]
     return out
 
 

@@ -1,0 +1,334 @@
+"""The command line: the main job without a browser, and a health check.
+
+Exit status: 0 done, 1 the work itself failed, 2 the request cannot be carried out as asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, fields
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.text import Text
+
+from specdec.engine import generate, measure_baseline
+from specdec.errors import ModelError, SettingsError, SpecdecError
+from specdec.metrics import Baseline
+from specdec.models import hub
+from specdec.pair import DRAFT_STRATEGIES, LoadedModel, Pair, load_model, make_pair
+from specdec.records import (
+    FinishReason,
+    Prefilled,
+    RoundResult,
+    RunSummary,
+    TokenStatus,
+)
+from specdec.run import Run, RunRecorder
+from specdec.settings import BACKENDS, RunConfig, Settings
+
+STYLES = {
+    TokenStatus.ACCEPTED: "green",
+    TokenStatus.RESAMPLED: "bold yellow",
+    TokenStatus.BONUS: "blue underline",
+}
+CHECK_PROMPT = "What is the capital of France?"
+CHECK_TOKENS = 8
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of printing the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message[:1].upper()}{message[1:]}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    screen = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        defaults = Settings.from_environment().run
+        options = _make_parser(defaults).parse_args(arguments)
+        status: int = options.command(options, screen)
+        return status
+    except SpecdecError as error:
+        errors.print(Text(printable(str(error))))
+        return 2 if isinstance(error, SettingsError | ModelError) else 1
+    except KeyboardInterrupt:
+        errors.print("Interrupted.")
+        return 130
+
+
+def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m specdec", description="Speculative decoding, for real.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    write = commands.add_parser("generate", help="answer a prompt by speculative decoding")
+    write.add_argument("prompt", help="what to answer; - reads it from standard input")
+    _add_run_options(write, defaults)
+    write.add_argument("--json", action="store_true", help="print one JSON document")
+    write.add_argument(
+        "--no-baseline", action="store_true", help="do not time plain decoding for the speed-ups"
+    )
+    write.set_defaults(command=_generate)
+
+    models = commands.add_parser("models", help="list the models that can be named")
+    models.set_defaults(command=_models)
+
+    fetch = commands.add_parser("fetch", help="fetch a model's weights before they are needed")
+    fetch.add_argument("name")
+    fetch.set_defaults(command=_fetch)
+
+    check = commands.add_parser("check", help="load draft and target, draft and verify a little")
+    _add_run_options(check, defaults)
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> None:
+    strategies = ", ".join(DRAFT_STRATEGIES)
+    for flag, name, kind, text in (
+        ("--target", "target", str, "model that decides: a known name, a Hugging Face id, a path"),
+        ("--draft", "draft", str, f"what drafts: {strategies}, or a model"),
+        ("--k", "num_draft_tokens", int, "drafted tokens per round, 0–16; 0 is plain decoding"),
+        ("--temperature", "temperature", float, "0 (greedy) to 2"),
+        ("--top-k", "top_k", int, "sample among the k likeliest tokens only; 0 is off"),
+        ("--top-p", "top_p", float, "sample among the likeliest tokens of this mass; 1 is off"),
+        ("--max-tokens", "max_tokens", int, "the most tokens to write"),
+        ("--seed", "seed", int, "of the run's random generator"),
+        ("--rtt-ms", "rtt_ms", float, "emulated network round trip in milliseconds"),
+        ("--jitter-ms", "jitter_ms", float, "standard deviation of the emulated round trip"),
+    ):
+        default = getattr(defaults, name)
+        help_text = f"{text} (default: {default})"
+        parser.add_argument(flag, dest=name, type=kind, default=default, help=help_text)
+    parser.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    names = [field.name for field in fields(RunConfig)]
+    return RunConfig(**{name: getattr(options, name) for name in names if name in options})
+
+
+def _open_pair(config: RunConfig) -> Pair:
+    def load(name: str, backend: str) -> LoadedModel:
+        with _progress_bar() as progress:
+            return load_model(name, backend, progress.report)
+
+    return make_pair(config, load)
+
+
+class _progress_bar:
+    """A bar on standard error that appears with the first report and goes when done."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("", visible=False)
+
+    def __enter__(self) -> _progress_bar:
+        return self
+
+    def report(self, done: int, total: int | None, what: str) -> None:
+        if not self._bar.live.is_started:
+            self._bar.start()
+        self._bar.update(self._task, completed=done, total=total, description=what, visible=True)
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+
+def _generate(options: argparse.Namespace, screen: Console) -> int:
+    config = _config(options)
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    if not prompt.strip():
+        raise SettingsError("The prompt is empty; write something for the model to answer.")
+    pair = _open_pair(config)
+    run = _run(pair, config, prompt, None if options.json else screen, not options.no_baseline)
+    if options.json:
+        print(json.dumps(run_document(run), ensure_ascii=False, allow_nan=False))
+    else:
+        _print_summary(run, screen)
+    if run.summary.error:
+        Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
+        return 1
+    return 0
+
+
+def _run(
+    pair: Pair, config: RunConfig, prompt: str, screen: Console | None, with_baseline: bool
+) -> Run:
+    """Time the baseline, then generate; show the text as it grows where there is a screen."""
+    prompt_ids = pair.encode_prompt(prompt)
+    recorder = RunRecorder.start(config, prompt, prompt_ids, pair)
+    if with_baseline:
+        recorder.add_baseline(measure_baseline(prompt_ids, pair.target, config.sampler))
+    events = generate(
+        prompt_ids,
+        pair.target,
+        pair.round_settings(config),
+        max_tokens=config.max_tokens,
+        eos_token_ids=pair.tokenizer.eos_token_ids,
+        seed=config.seed,
+    )
+    shown = 0
+    with closing(events):
+        for event in events:
+            recorder.add(event)
+            if screen is not None and isinstance(event, RoundResult):
+                pieces = recorder.run().pieces[shown:]
+                for token, piece in zip(event.tokens, pieces, strict=True):
+                    screen.print(Text(printable(piece), STYLES[token.status]), end="")
+                shown += len(pieces)
+    return recorder.run()
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "text": run.text,
+        "token_ids": list(run.token_ids),
+        "config": None if run.config is None else asdict(run.config),
+        "target": run.target.name,
+        "backend": run.backend,
+        "exactness": run.exactness,
+        "link_is_emulated": run.link_is_emulated,
+        "environment": dict(run.environment),
+        "summary": summary_document(run.summary),
+        "baseline": baseline_document(run.baseline, run.summary),
+    }
+
+
+def summary_document(summary: RunSummary) -> dict[str, Any]:
+    """Return the totals with what is derived from them, under vLLM's names where it has them."""
+    return asdict(summary) | {
+        "draft_acceptance_rate": summary.draft_acceptance_rate,
+        "mean_acceptance_length": summary.mean_acceptance_length,
+        "per_position_acceptance": summary.per_position_acceptance,
+        "tokens_per_target_call": summary.tokens_per_target_call,
+        "tokens_per_s": summary.tokens_per_s,
+    }
+
+
+def baseline_document(baseline: Baseline | None, summary: RunSummary) -> dict[str, Any] | None:
+    """Return the measured plain decoding and the speed-ups over it."""
+    if baseline is None:
+        return None
+    speed = summary.tokens_per_s
+    return asdict(baseline) | {
+        "tokens_per_s": baseline.tokens_per_s,
+        "tokens_per_s_without_link": baseline.tokens_per_s_without_link,
+        "speedup": None if speed is None else baseline.speedup(speed),
+        "speedup_without_link": None if speed is None else baseline.speedup_without_link(speed),
+    }
+
+
+def _print_summary(run: Run, screen: Console) -> None:
+    summary = run.summary
+    emulated = " (emulated)" if run.link_is_emulated else ""
+    screen.print("\n")
+    screen.print(
+        Text.assemble(
+            ("accepted", STYLES[TokenStatus.ACCEPTED]),
+            " · ",
+            ("resampled", STYLES[TokenStatus.RESAMPLED]),
+            " · ",
+            ("bonus or plain", STYLES[TokenStatus.BONUS]),
+        )
+    )
+    if summary.num_draft_tokens:
+        screen.print(
+            f"{summary.num_accepted_draft_tokens} of {summary.num_draft_tokens} drafted tokens "
+            f"accepted ({summary.draft_acceptance_rate:.0%}), "
+            f"{summary.tokens_per_target_call:.1f} tokens per target call."
+        )
+    if summary.tokens_per_s is not None:
+        screen.print(
+            f"{summary.num_tokens} tokens in {summary.decode_s:.2f} s, "
+            f"{summary.tokens_per_s:.1f} tokens/s: draft {summary.draft_s:.2f} s, "
+            f"verify {summary.verify_s:.2f} s (link {summary.link_s:.2f} s{emulated}), "
+            f"rest {summary.decode_s - summary.draft_s - summary.verify_s:.2f} s; "
+            f"the prompt took {summary.prefill_s:.2f} s."
+        )
+        if run.baseline is not None:
+            baseline, speed = run.baseline, summary.tokens_per_s
+            screen.print(
+                f"{baseline.speedup(speed):.2f} × one call per token over the same link{emulated}, "
+                f"{baseline.speedup_without_link(speed):.2f} × the target without the link "
+                f"(both measured on {baseline.num_tokens} tokens)."
+            )
+    screen.print(f"Output: {run.exactness}. Finished: {summary.finish_reason}.")
+
+
+def _models(options: argparse.Namespace, screen: Console) -> int:
+    for model in hub.list_models():
+        state = "here" if model.present else "to be fetched"
+        size = f"{model.size_bytes / 1e6:,.0f} MB"
+        screen.print(Text(f"{model.name:32}  {size:>9}  {state:13}  {model.description}"))
+        if model.path is not None:
+            screen.print(Text(f"{'':32}  {model.path}", "dim"))
+    for name, text in DRAFT_STRATEGIES.items():
+        screen.print(Text(f"{name:32}  {'':9}  {'drafts only':13}  {text}"))
+    return 0
+
+
+def _fetch(options: argparse.Namespace, screen: Console) -> int:
+    with _progress_bar() as progress:
+        folder = hub.resolve(options.name, progress=progress.report)
+    screen.print(Text(str(folder)))
+    return 0
+
+
+def _check(options: argparse.Namespace, screen: Console) -> int:
+    """Go through the parts of a run in order; the first that fails is named by its error."""
+    config = _config(options)
+    pair = _open_pair(config)
+    screen.print(f"ok  target {pair.target.name} on {pair.target.backend}, loaded")
+    screen.print(f"ok  drafter {pair.drafter.name}, loaded")
+    prompt_ids = pair.encode_prompt(CHECK_PROMPT)
+    events = generate(
+        prompt_ids,
+        pair.target,
+        pair.round_settings(config),
+        max_tokens=CHECK_TOKENS,
+        seed=config.seed,
+    )
+    rounds: list[RoundResult] = []
+    for event in events:
+        match event:
+            case Prefilled():
+                screen.print(
+                    f"ok  prompt read: {event.num_prompt_tokens} tokens in {event.prefill_s:.2f} s"
+                )
+            case RoundResult():
+                rounds.append(event)
+            case RunSummary(finish_reason=FinishReason.ERROR):
+                screen.print(Text(f"FAILED  {printable(event.error or '')}"))
+                return 1
+            case RunSummary():
+                screen.print(
+                    f"ok  drafted {event.num_draft_tokens} tokens in {event.draft_s:.2f} s; the "
+                    f"target verified them in {event.num_target_calls} calls, "
+                    f"{event.verify_s:.2f} s, and accepted {event.num_accepted_draft_tokens}"
+                )
+    written = [token_id for result in rounds for token_id in result.emitted]
+    screen.print(Text(f"ok  wrote {printable(pair.tokenizer.decode(written))!r}"))
+    screen.print(f"ok  output {pair.target.exactness_for(config.sampler)}")
+    return 0
+
+
+def printable(text: str) -> str:
+    """Make control characters visible: what a model writes must not steer the terminal."""
+    return "".join(
+        char
+        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf") or char == "\u200d"
+        else f"\\u{ord(char):04x}"
+        for char in text
+    )

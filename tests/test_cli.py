@@ -1,0 +1,138 @@
+"""The command line on a tiny real model: documents, text, and one clear line for bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from specdec.cli import main, printable
+from tests.models.tiny import write_tiny_llama
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny_llama(tmp_path_factory.mktemp("tiny")))
+
+
+def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert main(["generate", "the tin", "--json", "--backend", "portable", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("draft", ["none", "ngram", "layer-skip"])
+def test_json_is_one_document_with_vllms_names(
+    draft: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got = document(
+        capsys, "--target", model, "--draft", draft, "--max-tokens", "20", "--rtt-ms", "2"
+    )
+    assert {"text", "token_ids", "config", "summary", "exactness"} <= got.keys()
+    summary = got["summary"]
+    assert summary["num_tokens"] == len(got["token_ids"]) <= 20
+    assert {
+        "mean_acceptance_length",
+        "draft_acceptance_rate",
+        "num_spec_steps",
+        "num_draft_tokens",
+        "num_accepted_draft_tokens",
+        "num_target_calls",
+        "tokens_per_s",
+        "ttft_s",
+        "finish_reason",
+    } <= summary.keys()
+    parts = summary["prefill_s"] + summary["draft_s"] + summary["verify_s"] + summary["sample_s"]
+    assert parts <= summary["wall_s"] <= 1.2 * parts + 0.05
+    assert 0.002 * summary["num_target_calls"] <= summary["link_s"] <= summary["verify_s"]
+    assert got["link_is_emulated"] is True
+    assert got["baseline"]["tokens_per_s"] < got["baseline"]["tokens_per_s_without_link"]
+
+
+def test_greedy_ids_are_the_same_for_every_draft(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ids(*arguments: str) -> list[int]:
+        options = ("--target", model, "--temperature", "0", "--max-tokens", "30", "--no-baseline")
+        return document(capsys, *options, *arguments)["token_ids"]
+
+    plain = ids("--k", "0")
+    assert len(plain) > 5
+    for draft in ("none", "ngram", "layer-skip", model):
+        assert ids("--draft", draft, "--k", "5") == plain
+
+
+def test_the_text_and_the_totals_are_printed(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--target", model, "--max-tokens", "12", "--backend", "portable"]
+    assert main(["generate", "the tin", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "tokens per target call" in printed
+    assert "one call per token over the same link" in printed
+
+
+def test_the_prompt_may_come_from_standard_input(
+    model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("the tin"))
+    assert main(["generate", "-", "--target", model, "--json", "--no-baseline"]) == 0
+    assert json.loads(capsys.readouterr().out)["baseline"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "x", "--k", "99"], "between 0 and 16, not 99"),
+        (["generate", "x", "--temperature", "-1"], "temperature must be 0"),
+        (["generate", " "], "prompt is empty"),
+        (["generate", "x", "--target", "nosuch"], "no model 'nosuch'"),
+        (["generate", "x", "--target", "MODEL", "--draft", "nosuch"], "no model 'nosuch'"),
+        (["generate", "word " * 3000, "--target", "MODEL"], "tokens long"),
+        (["generate", "x", "--k", "four"], "invalid int value"),
+        (["generate", "x", "--backend", "cuda"], "invalid choice"),
+        (["fetch", "nosuch"], "no model 'nosuch'"),
+        (["dance"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_status_2(
+    arguments: list[str], message: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [model if argument == "MODEL" else argument for argument in arguments]
+    try:
+        status = main(arguments)
+    except SystemExit as exit_request:
+        status = exit_request.code
+    printed = capsys.readouterr()
+    assert status == 2
+    assert message in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert "Traceback" not in printed.err
+
+
+def test_check_goes_through_every_part(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--target", model, "--backend", "portable"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()] == ["ok"] * 6
+
+
+def test_models_lists_what_can_be_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path))
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert "smollm2-135m" in printed
+    assert "to be fetched" in printed
+
+
+def test_fetch_prints_the_folder(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", model]) == 0
+    assert capsys.readouterr().out.strip() == model
+
+
+def test_control_characters_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[31mb\x07\u202ec\n\td") == "a\\u001b[31mb\\u0007\\u202ec\n\td"
+    assert printable("👩\u200d💻 é") == "👩\u200d💻 é"
