@@ -223,7 +223,7 @@ class Run:
                         "tokens": progress.tokens,
                         "hours": round(progress.seconds / 3600, 3),
                         "epoch": progress.epoch,
-                        "rate": self.options.rate * self.rate_scale(),
+                        "rate": self.optimiser.param_groups[0]["lr"],
                         "loss": round(float(np.mean(losses)), 4),
                         "gradient": round(norm, 3),
                     }
@@ -244,7 +244,7 @@ def clock(text: str) -> datetime:
     return moment if moment > datetime.now() else moment + timedelta(days=1)
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--run", required=True)
@@ -264,7 +264,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     add_teacher_argument(parser)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> None:

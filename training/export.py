@@ -1,0 +1,96 @@
+"""Turn a run's mean weights into the draft that is shipped, and into a folder that any tool opens.
+
+    python -m training.export --run NAME --ship FOLDER [--folder FOLDER] [--decayed] [--exam]
+
+`--ship` writes int8 layers, configuration and head (what goes into git), `--folder` the Hugging
+Face folder that the app would build of it; `--exam` prints the held-out acceptance before and
+after the rounding to int8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from specdec.models.shipped_draft import build_folder, dequantise, quantise, save_shipped
+from training.exam import Question, examine
+from training.llama import Llama
+from training.objective import Head
+from training.teacher import HOME, add_teacher_argument, teacher_folder
+from training.train import prune
+
+Tensors = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+
+
+def read_mean(checkpoint: Path, teacher: Llama) -> Llama:
+    """Load the running mean of a checkpoint's weights."""
+    state = torch.load(checkpoint)
+    draft = prune(teacher, state["layers"])
+    with torch.no_grad():
+        for parameter, mean in zip(draft.parameters(), state["mean"], strict=True):
+            parameter.copy_(mean)
+    return draft
+
+
+def folder_tensors(draft: Llama) -> Tensors:
+    """Name the draft's tensors as in Hugging Face folders, the embedding left out."""
+    return {f"model.{name}": tensor.numpy() for name, tensor in draft.state_dict().items()}
+
+
+def draft_config(teacher: Path, layers: int) -> dict[str, object]:
+    """The teacher's configuration with fewer layers."""
+    config: dict[str, object] = json.loads((teacher / "config.json").read_text())
+    return config | {"num_hidden_layers": layers}
+
+
+def ship(draft: Llama, teacher: Path, head: Path, folder: Path) -> None:
+    """Write everything that goes into git, except the model card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_shipped(folder, folder_tensors(draft))
+    config = draft_config(teacher, draft.shape.layers)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    shutil.copyfile(head, folder / head.name)
+
+
+def exam(draft: Llama, run: Path, head: Head) -> dict[str, dict[str, float]]:
+    """Judge the draft on the run's held-out answers, before and after the rounding."""
+    questions = [Question(**tensors) for tensors in torch.load(run / "held-out.pt")]
+    before = examine(draft, questions, head)
+    rounded = dequantise(quantise(folder_tensors(draft)))
+    draft.load_state_dict(
+        {name.removeprefix("model."): torch.from_numpy(t) for name, t in rounded.items()}
+    )
+    return {"fp32": before, "int8": examine(draft, questions, head)}
+
+
+def main() -> None:
+    """Export one run."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--ship", type=Path, required=True)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--decayed", action="store_true", help="use decayed.pt")
+    parser.add_argument("--exam", action="store_true")
+    add_teacher_argument(parser)
+    options = parser.parse_args()
+    torch.set_grad_enabled(False)
+    run, folder = HOME / "runs" / options.run, teacher_folder(options.teacher)
+    teacher = Llama.read(folder)
+    draft = read_mean(run / ("decayed.pt" if options.decayed else "checkpoint.pt"), teacher)
+    head_path = run / "draft_token_ids.npy"
+    ship(draft, folder, head_path, options.ship)
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        build_folder(options.ship, folder, options.folder)
+    if options.exam:
+        head_ids = torch.from_numpy(np.load(head_path).astype(np.int64))
+        print(json.dumps(exam(draft, run, Head(head_ids, teacher.embedding)), indent=2))
+
+
+if __name__ == "__main__":
+    main()
