@@ -98,8 +98,7 @@ class Run:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if any("\0" in words for words in (self.title, self.note, *self.tags)):
-            raise SettingsError("A title, note or tag holds a NUL character; remove it.")
+        check_words(self.title, self.note, *self.tags)
         if not _is_utc(self.started_at):
             raise SettingsError(
                 f"The start of a run must be a UTC time like 2026-01-31T12:00:00+00:00, "
@@ -140,6 +139,16 @@ class Run:
         """Return `pieces` round by round."""
         pieces = iter(self.pieces)
         return tuple(tuple(next(pieces) for _ in result.emitted) for result in self.rounds)
+
+
+def check_words(*words: str) -> None:
+    """Refuse a title, note or tag that not every database could hold.
+
+    Raises:
+        SettingsError: one holds a NUL character.
+    """
+    if any("\0" in one for one in words):
+        raise SettingsError("A title, note or tag holds a NUL character; remove it.")
 
 
 def _is_utc(text: str) -> bool:

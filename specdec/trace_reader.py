@@ -31,14 +31,14 @@ _FINAL = (TokenStatus.RESAMPLED, TokenStatus.BONUS)
 MAX_TIME_S = 1e9
 
 
-def parse_trace(data: bytes, *, name: str = "The file") -> Run:
+def parse_trace(data: bytes, *, name: str = "The file", max_bytes: int = MAX_TRACE_BYTES) -> Run:
     """Return the run in `data`; `name` is what errors call it.
 
     Raises:
         TraceError: it is too long, cut off, of another version, or not sound.
     """
-    if len(data) > MAX_TRACE_BYTES:
-        raise TraceError(f"{name} is larger than {MAX_TRACE_BYTES // 2**20} MB.")
+    if len(data) > max_bytes:
+        raise TraceError(f"{name} is larger than {max_bytes // 2**20} MB.")
     reader = _Reader()
     for number, line in enumerate(_lines(data), start=1):
         try:
