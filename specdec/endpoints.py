@@ -74,6 +74,11 @@ class Endpoint:
                 f"The top log-probabilities of endpoint {self.name} must be 1 or more, or −1 for "
                 f"the whole vocabulary, not {self.top_logprobs}."
             )
+        if not min(self.connect_timeout_s, self.read_timeout_s) > 0:
+            raise SettingsError(
+                f"The time limit of endpoint {self.name} must be above 0 s, "
+                f"not {min(self.connect_timeout_s, self.read_timeout_s):g}."
+            )
 
     @property
     def root(self) -> str:

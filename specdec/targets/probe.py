@@ -202,7 +202,7 @@ class _Prober:
                     f"{self.endpoint.name} returns no log-probabilities, so it cannot verify "
                     "drafts; choose another server or model."
                 )
-            if all(row.logprobs.max(initial=0.0) == 0.0 for _, row in positions):
+            if all(len(row) and not row.logprobs.any() for _, row in positions):
                 raise TargetError(
                     f"{self.endpoint.name} returns zeros in place of log-probabilities, so it "
                     "cannot verify drafts; choose another server or model."
@@ -317,12 +317,11 @@ class _Prober:
             return forms[0], {}
         seconds = self.timed({form: candidates[form][0] for form in forms})
         best = min(forms, key=seconds.__getitem__)
-        words = ", ".join(f"{form} {seconds[form] * 1e3:.0f} ms" for form in forms)
-        self.note("verification of four tokens", f"{words}: {best} it is")
         times: dict[str, float] = {}
-        for form in forms:
-            name = candidates[form][0].name
-            times[name] = min(seconds[form], times.get(name, seconds[form]))
+        for form in sorted(forms, key=seconds.__getitem__):
+            times.setdefault(candidates[form][0].name, seconds[form])
+        words = ", ".join(f"{name} {times[name] * 1e3:.0f} ms" for name in times)
+        self.note("verification of four tokens", f"{words}: {candidates[best][0].name} it is")
         return best, times
 
     def timed(self, protocols: dict[str, WireProtocol]) -> dict[str, float]:

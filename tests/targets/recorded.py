@@ -39,10 +39,8 @@ def names(status: int) -> list[str]:
 def replay(name: str) -> Response:
     """Return the recorded response as the real server sent it."""
     recorded = response_of(name)
-    if "body" in recorded:
-        content = json.dumps(recorded["body"])
-    else:
-        content = recorded.get("body_text", "")
+    said = recorded.get("body_text", "")
+    content = json.dumps(recorded["body"]) if "body" in recorded else said
     headers = {k: v for k, v in recorded["headers"].items() if k == "content-type"}
     return Response(content, recorded["status"], headers)
 

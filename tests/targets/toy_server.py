@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,26 @@ FIELDS = {
 Model = Callable[[Sequence[int]], np.ndarray]
 
 
+@cache
+def _remembered(last_two: tuple[int, ...]) -> np.ndarray:
+    return hashed_logits(last_two)
+
+
+def toy_model(context: Sequence[int]) -> np.ndarray:
+    """Return `hashed_logits`, computed once for every pair of tokens."""
+    return _remembered(tuple(context[-2:]))
+
+
 @dataclass
 class ToyServer:
     """What the server can do and gets wrong.
 
     `naming` is "id", "text" or "objects"; `echo` and `prompt_logprobs` are "right", "refused",
-    "ignored", "zeros", "null" or "shifted".
+    "ignored", "zeros", "null" or "shifted"; with `zeros`, all it writes has log-probability 0.
     """
 
     tokenizer: Tokenizer
-    model: Model = hashed_logits
+    model: Model = toy_model
     owner: str = "toy"
     naming: str = "id"
     echo: str = "right"
@@ -44,6 +55,7 @@ class ToyServer:
     takes_many: bool = True
     after_temperature: bool = False
     strict: bool = False
+    zeros: bool = False
     models: tuple[str, ...] = ("toy",)
     server_s: float | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -111,20 +123,24 @@ class ToyServer:
         for _ in range(asked["max_tokens"]):
             logits = self.model([*prompt, *written])
             shown = temperature if self.after_temperature and temperature else 1.0
-            positions.append(_logprobs(logits / shown))
+            positions.append(0.0 * logits if self.zeros else _logprobs(logits / shown))
             written.append(int(logits.argmax()) if temperature == 0 else self._draw(logits))
         choice: dict[str, Any] = {"index": index, "text": self.tokenizer.decode(written)}
         scored = [_logprobs(self.model(prompt[:i])) for i in range(1, len(prompt))]
         if self.naming == "objects":
             choice["logprobs"] = {"content": [self._object(p, count) for p in positions]}
             return choice
-        tokens, tops = written, [self._top(p, t, count) for p, t in zip(positions, written)]
+        tokens, tops = (
+            written,
+            [self._top(p, t, count) for p, t in zip(positions, written, strict=True)],
+        )
         how = self.echo if asked.get("echo") else "ignored"
         if how == "refused":
             raise ValueError("Setting 'echo' and 'logprobs' at the same time is not supported")
         if how != "ignored":
             rows = self._told(how, scored, positions[0])
-            echoed = [self._top(r, t, count) for r, t in zip(rows, prompt[1:])]
+            echoed = [self._top(r, t, count) for r, t in zip(rows, prompt[1:], strict=True)]
+            echoed = [None] * len(echoed) if how == "null" else echoed
             tokens, tops = [*prompt, *written], [None, *echoed, *tops]
         choice["logprobs"] = {
             "tokens": [self._name(token, by_id) for token in tokens],
@@ -147,7 +163,7 @@ class ToyServer:
         count = self.tokenizer.vocab_size if count == -1 else count
         tops = [
             self._top(row, token, count)
-            for row, token in zip(self._told(how, scored, last), prompt[1:])
+            for row, token in zip(self._told(how, scored, last), prompt[1:], strict=True)
         ]
         told = [{str(i): {"logprob": value} for i, value in top.items()} for top in tops]
         return {"prompt_logprobs": [None, *told]}
@@ -170,7 +186,10 @@ class ToyServer:
             start = asked["logprob_start_len"]
             info = {
                 "input_token_logprobs": [[None, sequence[start], None]]
-                + [[float(r[sequence[i]]), sequence[i], None] for r, i in zip(rows, scored)],
+                + [
+                    [float(r[sequence[i]]), sequence[i], None]
+                    for r, i in zip(rows, scored, strict=True)
+                ],
                 "input_top_logprobs": [None, *(self._triples(row, count) for row in rows)],
                 "output_top_logprobs": [self._triples(last, count)],
                 "output_token_logprobs": [[float(last[written]), written, None]],
