@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,12 @@ class Database:
         """
         given = str(location or default_location())
         self.location = _without_password(given)
-        with self._explaining("opened"):
+        with self._explaining("opened"), ExitStack() as on_failure:
             self._reader = _make_engine(given)
+            on_failure.callback(self.close)
             self._writer = self._reader.execution_options(specdec_writes=True)
             migrate(self._reader, self._writer)
+            on_failure.pop_all()
 
     def close(self) -> None:
         """Close every connection."""

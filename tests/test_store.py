@@ -39,6 +39,18 @@ RUNS_PER_PROCESS, NUM_KILLS = (250, 20) if FULL_SIZE else (15, 3)
 only_sqlite = pytest.mark.skipif(bool(OTHER_DATABASE), reason="about SQLite's file")
 
 
+def empty_database(folder):
+    """Return where a new store can be opened."""
+    if not OTHER_DATABASE:
+        return str(folder / "runs.db")
+    engine = sa.create_engine(OTHER_DATABASE)
+    with engine.begin() as connection:
+        for table in ("traces", "runs", "migrations"):
+            connection.execute(sa.text(f"DROP TABLE IF EXISTS specdec_{table}"))
+    engine.dispose()
+    return OTHER_DATABASE
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return tiny_run(tmp_path_factory.mktemp("tokenizer"), num_tokens=8)
@@ -46,20 +58,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory):
-    location = OTHER_DATABASE or tmp_path_factory.mktemp("store") / "runs.db"
+    location = empty_database(tmp_path_factory.mktemp("store"))
     with closing(RunStore(location)) as store:
         yield store
 
 
 @pytest.fixture
 def location(tmp_path):
-    if OTHER_DATABASE:
-        engine = sa.create_engine(OTHER_DATABASE)
-        with engine.begin() as connection:
-            for table in ("traces", "runs", "migrations"):
-                connection.execute(sa.text(f"DROP TABLE IF EXISTS specdec_{table}"))
-        engine.dispose()
-    return OTHER_DATABASE or str(tmp_path / "runs.db")
+    return empty_database(tmp_path)
 
 
 @pytest.fixture
