@@ -82,16 +82,15 @@ class MlxNetwork:
 
     def prefill(self, token_ids: Sequence[int], caches: list[Any]) -> None:
         """Fill slots; MLX is lazy, so the head is never computed."""
-        self.model(mx.array([token_ids]), cache=caches)
+        self.model(_row(token_ids), cache=caches)
         mx.eval([cache.state for cache in caches])
 
     def logits(self, token_ids: Sequence[int], caches: list[Any]) -> Logits:
         """Fill slots and return the logits [num_fed, vocab_size], in MLX's own memory."""
-        inputs = mx.array([token_ids])
         if self.head is None:
-            return _evaluate(self.model(inputs, cache=caches))
+            return _evaluate(self.model(_row(token_ids), cache=caches))
         logits = np.full((len(token_ids), self.vocab_size), -np.inf, np.float32)
-        hidden = self.model.model(inputs, caches)
+        hidden = self.model.model(_row(token_ids), caches)
         logits[:, self.head.token_ids] = _evaluate(self.head.project(hidden))
         return logits
 
@@ -174,12 +173,17 @@ def _keeps_every_slot(cache: Any) -> bool:
 def _try_out(model: Any, name: str) -> int:
     """Run one token, which also compiles what there is to compile, and return the vocabulary."""
     try:
-        logits = _evaluate(model(mx.array([[0]]), cache=make_prompt_cache(model)))
+        logits = _evaluate(model(_row([0]), cache=make_prompt_cache(model)))
     except Exception as error:  # the architecture's own code
         raise ModelError(
             f"mlx-lm cannot run {name} ({type(error).__name__}: {error}); choose another model."
         ) from error
     return int(logits.shape[-1])
+
+
+def _row(token_ids: Sequence[int]) -> mx.array:
+    """Return token ids, of any sequence of any integers, as [1, num_tokens]."""
+    return mx.array(np.asarray(token_ids, np.int32)[np.newaxis])
 
 
 def _evaluate(logits: mx.array) -> Logits:
