@@ -19,7 +19,11 @@ PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """HTTP codes that a later attempt may not meet."""
 
 
-class HttpError(TargetError):
+class ServerFault(TargetError):
+    """The server is away, too slow, or answers what is no answer."""
+
+
+class HttpError(ServerFault):
     """The server refused a request; `status` is its code, `said` its own words."""
 
     def __init__(self, who: str, status: int, said: str) -> None:
@@ -35,7 +39,7 @@ class PassingError(Exception):
     `wait_s` is the wait that the server asks for, None if it asks for none.
     """
 
-    def __init__(self, error: TargetError, wait_s: float | None = None) -> None:
+    def __init__(self, error: ServerFault, wait_s: float | None = None) -> None:
         self.error = error
         self.wait_s = wait_s
 

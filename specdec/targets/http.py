@@ -1,6 +1,6 @@
 """One server over HTTP: bounded calls, visible retries, and the key in no message.
 
-A call ends in time whatever the server does, in an answer or in a `TargetError`. What may pass by
+A call ends in time whatever the server does, in an answer or in a `ServerFault`. What may pass by
 itself (a refused or reset connection, 429, 5xx) is tried again a few times; the seconds this takes
 are reported apart from the call that succeeded, so that they are never counted as verification.
 The key lives in one object that never shows it, and is struck out of everything a server says.
@@ -21,13 +21,13 @@ from requests.auth import AuthBase
 from requests.structures import CaseInsensitiveDict
 
 from specdec.endpoints import Endpoint
-from specdec.errors import TargetError
 from specdec.targets.faults import (
     PASSING_STATUS,
     HttpError,
     OnWait,
     PassingError,
     Quota,
+    ServerFault,
     Waiting,
     error_message,
     retry_after_s,
@@ -98,7 +98,7 @@ class Connection:
         """Ask for `path` once.
 
         Raises:
-            TargetError: there is no usable answer.
+            ServerFault: there is no usable answer.
         """
         try:
             return self._attempt("GET", path, None)
@@ -112,7 +112,7 @@ class Connection:
         ends the wait.
 
         Raises:
-            TargetError: there is no usable answer.
+            ServerFault: there is no usable answer.
         """
         began_s = self._clock()
         attempt = 1
@@ -135,7 +135,7 @@ class Connection:
         """Send `body` and yield (seconds since sending, data) of each server-sent event.
 
         Raises:
-            TargetError: there is no usable answer.
+            ServerFault: there is no usable answer.
         """
         asked_s = self._clock()
         try:
@@ -197,7 +197,7 @@ class Connection:
         if status == 200:
             return
         if 300 <= status < 400:
-            raise TargetError(
+            raise ServerFault(
                 f"{self._who} redirects to another address; set the endpoint's URL to that one."
             )
         said = self._bearer.strike_out(error_message(b"".join(chunks)))
@@ -214,10 +214,10 @@ class Connection:
         except ValueError:
             pass
         if content.lstrip()[:1] == b"<" or "html" in headers.get("Content-Type", ""):
-            raise TargetError(
+            raise ServerFault(
                 f"{self._who} answered with a web page instead of JSON; check the endpoint's URL."
             )
-        raise TargetError(
+        raise ServerFault(
             f"{self._who} answered with broken JSON ({len(content)} bytes); try again, and look "
             "at the server's log if it happens again."
         )
@@ -226,13 +226,13 @@ class Connection:
         """Raise what a failed connection means; the library's own words may say too much."""
         words = str(error).lower()
         if isinstance(error, requests.exceptions.SSLError):
-            raise TargetError(f"{self._who} has no certificate that can be trusted.") from None
+            raise ServerFault(f"{self._who} has no certificate that can be trusted.") from None
         if isinstance(error, requests.ConnectTimeout):
             sentence = f"{self._who} did not accept a connection in time; is it reachable?"
         elif "timed out" in words:
             raise self._too_slow() from None
         elif "resolve" in words:
-            raise TargetError(
+            raise ServerFault(
                 f"There is no host called {self.endpoint.host}; correct the endpoint's URL."
             ) from None
         elif "refused" in words:
@@ -242,10 +242,10 @@ class Connection:
                 f"{self._who} closed the connection before its answer was complete; it may have "
                 "crashed: look at its log."
             )
-        raise PassingError(TargetError(sentence)) from None
+        raise PassingError(ServerFault(sentence)) from None
 
-    def _too_slow(self) -> TargetError:
-        return TargetError(
+    def _too_slow(self) -> ServerFault:
+        return ServerFault(
             f"{self._who} did not answer within {self.endpoint.read_timeout_s:g} s; draft fewer "
             "tokens, shorten the prompt, or raise the endpoint's time limit."
         )

@@ -14,7 +14,7 @@ from specdec.records import Draft
 from specdec.sampling import Sampler
 from specdec.targets.base import Exactness, Scores
 from specdec.targets.capabilities import Capabilities
-from specdec.targets.faults import OnWait, Quota
+from specdec.targets.faults import OnWait, Quota, ServerFault
 from specdec.targets.http import Connection
 from specdec.targets.probe import Finding, Probed, probe
 from specdec.targets.rows import Row
@@ -103,10 +103,10 @@ class RemoteTargetRun:
     def score(self, context: Sequence[int], draft: Draft) -> Scores:
         try:
             answer = self._probed.protocol.ask(self._connection, context, draft, self._on_wait)
-        except TargetError as error:
+        except ServerFault as error:
             if not self._probed.advice:
                 raise
-            raise TargetError(f"{error} Known of this kind: {self._probed.advice}.") from error
+            raise ServerFault(f"{error} {self._probed.advice}") from error
         link_s = 0.0 if answer.server_s is None else max(0.0, answer.call_s - answer.server_s)
         logits = [None if row is None else self._logits(row) for row in answer.rows]
         return Scores(logits, link_s, answer.retry_s)

@@ -34,7 +34,7 @@ class Server:
         whole_vocabulary: how it wants "all tokens" said, None for their number.
         health_path: answers quickly and does nothing.
         takes_ids: False where trying token ids is known to be futile.
-        advice: what to mind when it fails.
+        advice: what to mind when it fails, in a sentence.
     """
 
     title: str
@@ -74,8 +74,8 @@ SERVERS: Mapping[str, Server] = {
         max_top_logprobs=11,
         health_path="/health",
         takes_ids=False,
-        advice="start it with --prompt-cache-size 0: with its cache it dies when a prompt ends "
-        "in a token that it has just written",
+        advice="Start mlx_lm.server with --prompt-cache-size 0: with its cache it dies of a "
+        "prompt that ends in the token it has just written.",
     ),
     "auto": Server(
         "an OpenAI-compatible server",
