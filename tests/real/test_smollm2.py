@@ -8,6 +8,7 @@ import pytest
 from specdec.drafters.base import Drafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
+from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
@@ -17,7 +18,7 @@ from specdec.targets.local import LocalTarget
 
 pytestmark = pytest.mark.weights
 
-NUM_TOKENS = 16
+NUM_TOKENS = 12
 PROMPTS = (
     "What is the capital of France? Then explain why the sky is blue.",
     "Write a Python function that reverses a list.",
@@ -58,7 +59,7 @@ def write(
 
 
 def test_the_known_answer(smollm2: PortableModel, smollm2_tokenizer: Tokenizer) -> None:
-    ids = write(smollm2, smollm2_tokenizer, PROMPTS[0], NgramDrafter(), 0)
+    ids = write(smollm2, smollm2_tokenizer, PROMPTS[0], NoDrafter(), 0)
     assert smollm2_tokenizer.decode(ids).startswith("Bonjour, welcome to the heart of the world.")
 
 
@@ -66,17 +67,17 @@ def test_the_known_answer(smollm2: PortableModel, smollm2_tokenizer: Tokenizer) 
 def test_greedy_ids_are_those_of_plain_decoding(
     index: int, smollm2: PortableModel, smollm2_tokenizer: Tokenizer
 ) -> None:
-    """Each prompt meets three K of 0–16 per drafter, so that twenty meet every K three times.
+    """Each prompt meets one K of 0–16 per drafter, so that twenty prompts meet every K.
 
     `python -m benchmarks.exactness` runs all of them on all prompts.
     """
+    prompt = PROMPTS[index]
     drafters = (NgramDrafter(), ModelDrafter(smollm2.without_middle_layers()))
-    plain = write(smollm2, smollm2_tokenizer, PROMPTS[index], NgramDrafter(), 0)
-    for drafter in drafters:
-        for step in (0, 6, 11):
-            num_draft_tokens = (index + step) % 17
-            got = write(smollm2, smollm2_tokenizer, PROMPTS[index], drafter, num_draft_tokens)
-            assert got == plain, (drafter.name, num_draft_tokens)
+    plain = write(smollm2, smollm2_tokenizer, prompt, NoDrafter(), 0)
+    for offset, drafter in enumerate(drafters):
+        num_draft_tokens = (index + 7 * offset) % 17
+        got = write(smollm2, smollm2_tokenizer, prompt, drafter, num_draft_tokens)
+        assert got == plain, (drafter.name, num_draft_tokens)
 
 
 def test_logits_are_bitwise_the_same_alone_in_a_chain_and_in_a_tree(
