@@ -130,8 +130,11 @@ def collate(dialogues: Sequence[Dialogue]) -> Batch:
     )
 
 
-def by_length(dialogues: Sequence[Dialogue], rows: int) -> Iterator[list[Dialogue]]:
-    """Yield batches of similar lengths, shortest first."""
-    ordered = sorted(dialogues, key=lambda dialogue: len(dialogue.ids))
-    for first in range(0, len(ordered), rows):
-        yield ordered[first : first + rows]
+def by_length(dialogues: Sequence[Dialogue], tokens: int) -> list[list[Dialogue]]:
+    """Cut into batches of similar lengths, each of at most `tokens` with the padding."""
+    batches: list[list[Dialogue]] = [[]]
+    for dialogue in sorted(dialogues, key=lambda dialogue: len(dialogue.ids)):
+        if batches[-1] and (len(batches[-1]) + 1) * len(dialogue.ids) > tokens:
+            batches.append([])
+        batches[-1].append(dialogue)
+    return batches

@@ -13,7 +13,7 @@ from training.llama import Llama
 from training.objective import Head
 
 TEMPERATURES = (1.0, 0.7)
-ROWS = 8
+BATCH_TOKENS = 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Question:
 def prepare(teacher: Llama, dialogues: Sequence[Dialogue]) -> list[Question]:
     """Run the teacher over held-out dialogues, once."""
     questions = []
-    for chosen in by_length(dialogues, ROWS):
+    for chosen in by_length(dialogues, BATCH_TOKENS):
         ids, predicts = pad([dialogue.ids for dialogue in chosen]), answer_positions(chosen)
         hidden = teacher(ids)[predicts]
         logits = hidden @ teacher.embedding.T

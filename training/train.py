@@ -40,7 +40,7 @@ from training.llama import Llama
 from training.objective import Head, loss
 from training.teacher import HOME, add_teacher_argument, teacher_folder
 
-SORTED_TOGETHER = 32  # batches per pool that is sorted by length
+SORTED_TOGETHER = 128  # dialogues per pool that is cut into batches of similar lengths
 
 
 @dataclass(slots=True)
@@ -64,13 +64,12 @@ def prune(teacher: Llama, layers: list[int]) -> Llama:
     return draft
 
 
-def epoch_batches(train: list[Dialogue], epoch: int, rows: int) -> Iterator[list[Dialogue]]:
+def epoch_batches(train: list[Dialogue], epoch: int, tokens: int) -> Iterator[list[Dialogue]]:
     """Yield one epoch's batches in an order that the epoch's number decides."""
     rng = np.random.default_rng(epoch)
     order = rng.permutation(len(train))
-    for first in range(0, len(order), rows * SORTED_TOGETHER):
-        pool = [train[i] for i in order[first : first + rows * SORTED_TOGETHER]]
-        batches = list(by_length(pool, rows))
+    for first in range(0, len(order), SORTED_TOGETHER):
+        batches = by_length([train[i] for i in order[first : first + SORTED_TOGETHER]], tokens)
         yield from (batches[i] for i in rng.permutation(len(batches)))
 
 
@@ -183,7 +182,7 @@ class Run:
                 progress.shards = sorted(path.name for path in self.options.shards.glob("*.npz"))
             dialogues = read_shards(self.options.shards, progress.shards)
             train = [dialogue for dialogue in dialogues if not dialogue.held_out]
-            batches = epoch_batches(train, progress.epoch, self.options.rows)
+            batches = epoch_batches(train, progress.epoch, self.options.batch_tokens)
             for number, chosen in enumerate(batches):
                 if number < progress.batch:
                     continue
@@ -251,7 +250,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shards", type=Path, default=HOME / "shards")
     parser.add_argument("--head", type=Path, default=HOME / "draft_token_ids.npy")
     parser.add_argument("--layers", default="0,1,2,10,20,29", help="teacher layers to start from")
-    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--batch-tokens", type=int, default=900, help="with prompts and padding")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--overlap-weight", type=float, default=0.0)
     parser.add_argument("--clip", type=float, default=1.0)
