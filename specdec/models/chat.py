@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
@@ -44,6 +45,7 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
         environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
         # Jinja's own filter escapes HTML, which the models were not trained on.
         environment.filters["tojson"] = _to_json
         # Absent tools and documents are None, not undefined: templates test for both.

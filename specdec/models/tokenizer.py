@@ -56,6 +56,7 @@ class Tokenizer:
         self.vocab_size = len(self._bytes)
         ids = (self._plain.token_to_id(eos) if isinstance(eos, str) else eos for eos in eos_tokens)
         self.eos_token_ids = frozenset(index for index in ids if index is not None)
+        self.has_chat_template = chat_template is not None
         self._template = (
             None if chat_template is None else ChatTemplate(chat_template, special_tokens or {})
         )
