@@ -21,11 +21,12 @@ def write_toy_tokenizer(
 ) -> Tokenizer:
     """Write and open a byte-level BPE whose ids are the places of `tokens`, then of `control`.
 
-    A token of several letters is merged from all but its last letter, and that letter.
+    A token of several letters is merged from the first pair of tokens that spells it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    merges = [(token[:-1], token[-1]) for token in tokens if len(token) > 1]
+    pairs = {left + right: (left, right) for right in tokens for left in tokens}
+    merges = [pairs[token] for token in tokens if len(token) > 1]
     engine = Engine(models.BPE(vocab=vocabulary, merges=merges))
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     engine.decoder = decoders.ByteLevel()
