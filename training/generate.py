@@ -23,7 +23,7 @@ from torch import Tensor
 
 from training.corpus import Dialogue, write_shard
 from training.llama import Cache, Llama
-from training.prompts import template_question
+from training.prompts import EVALUATION, template_question
 from training.teacher import HOME, add_teacher_argument, teacher_folder
 
 TOP = 16
@@ -82,6 +82,7 @@ class Generator:
         self.answer_opening = self.encode("\n<|im_start|>assistant\n")
         longest = len(self.opening) + LONGEST_QUESTION + len(self.answer_opening) + LONGEST_ANSWER
         self.cache = Cache(teacher.shape, rows, longest + 2)
+        self.forbidden = {text for texts in EVALUATION.values() for text in texts}
         self.open_rows()
         self.rows = [self.start() for _ in range(rows)]
 
@@ -122,9 +123,15 @@ class Generator:
             if row.writing_question:
                 self.extend_question(row, logits[at])
             elif self.extend_answer(row, logits[at], top_ids[at], top_logprobs[at]):
-                finished.append(row.dialogue())
+                if self.question(row) not in self.forbidden:
+                    finished.append(row.dialogue())
                 self.rows[index] = self.start()
         return finished
+
+    def question(self, row: Row) -> str:
+        """Decode the question of a row that has an answer."""
+        until = row.response_start - len(self.answer_opening) - 1
+        return self.tokenizer.decode(row.ids[len(self.opening) : until]).strip()
 
     def extend_question(self, row: Row, logits: Tensor) -> None:
         """Let the teacher write its own question until it ends the turn or runs on."""

@@ -1,8 +1,14 @@
-"""Questions for the teacher: templates over topics, and a task of every kind the app offers."""
+"""Questions for the teacher, of many kinds, and the questions that are never to be trained on."""
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
+
+EVALUATION: dict[str, list[str]] = json.loads(
+    Path(__file__).with_name("evaluation_prompts.json").read_text(encoding="utf-8")
+)
 
 TOPICS = (
     """

@@ -107,6 +107,20 @@ def test_every_label_is_the_teachers_distribution_before_that_token(
         torch.testing.assert_close(expected.gather(-1, at), found, atol=2e-2, rtol=2e-3)
 
 
+def test_a_question_of_the_evaluation_is_thrown_away(
+    folder: Path, teacher: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "LONGEST_ANSWER", 3)
+    monkeypatch.setattr(generate, "OWN_QUESTIONS", 0)
+    monkeypatch.setattr(generate, "template_question", lambda rng: "in the tin")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    with torch.no_grad():
+        generator = Generator(teacher, tokenizer, rows=2, seed="1")
+        assert any(generator.advance() for _ in range(40))
+        generator.forbidden = {"in the tin"}
+        assert not any(generator.advance() for _ in range(40))
+
+
 def test_greedy_answers_follow_the_top_label(dialogues: list[Dialogue]) -> None:
     greedy = [dialogue for dialogue in dialogues if dialogue.temperature == 0]
     assert greedy
