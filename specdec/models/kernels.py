@@ -15,6 +15,7 @@ bit whether it is fed alone, in a chain or in a tree:
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 BLOCK = 4
+
+# Threads of GNU OpenMP spin while they wait, which on two cores shared with a browser made a
+# forward up to ten times slower. Read when Numba launches its threads, so later than here.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _STRICT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _PARALLEL: dict[str, Any] = _STRICT | {"parallel": True}
