@@ -18,6 +18,7 @@ from specdec.errors import TargetError
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import Draft
 from specdec.targets.capabilities import Capabilities
+from specdec.targets.continuation import WritePrompt
 from specdec.targets.faults import HttpError, OnWait
 from specdec.targets.http import Connection
 from specdec.targets.prompts import TextPrompt
@@ -58,11 +59,13 @@ class Finding:
 class Probed:
     """What the probe brings back: facts, the protocol to use, and the findings behind them.
 
-    `advice` is what this kind of server is known to need when it fails.
+    `write_prompt` turns token ids into what the server reads; `advice` is what this kind of server
+    is known to need when it fails.
     """
 
     capabilities: Capabilities
     protocol: WireProtocol
+    write_prompt: WritePrompt
     findings: tuple[Finding, ...]
     advice: str
 
@@ -109,7 +112,12 @@ class _Prober:
         server = SERVERS[kind]
         written = self.write(server)
         reference, greedy_is_raw = self.check_temperature(written)
-        candidates = self.check_forms(server, written, reference, greedy_is_raw)
+        write_prompt = self.prompt_writer(written)
+        continuation = make_protocol(
+            CONTINUATION, written.dialect, write_prompt, greedy=greedy_is_raw
+        )
+        candidates = self.check_forms(server, written, reference)
+        candidates[CONTINUATION] = continuation, reference
         form, times = self.choose(candidates)
         protocol, rows = candidates[form]
         names_ids = written.names_ids or form in NATIVE_IDS
@@ -133,7 +141,7 @@ class _Prober:
             prefixes_s=times.get("prefixes"),
         )
         self.note("alternatives per position", f"{top_logprobs:,}")
-        return Probed(capabilities, protocol, tuple(self.findings), server.advice)
+        return Probed(capabilities, protocol, write_prompt, tuple(self.findings), server.advice)
 
     def note(self, question: str, answer: str) -> None:
         self.findings.append(Finding(question, answer))
@@ -246,13 +254,12 @@ class _Prober:
         return [rows[1.0], *(written.rows[1:] if greedy_is_raw else ())], greedy_is_raw
 
     def check_forms(
-        self, server: Server, written: _Written, reference: Sequence[Row], greedy_is_raw: bool
+        self, server: Server, written: _Written, reference: Sequence[Row]
     ) -> dict[str, tuple[WireProtocol, Sequence[Row]]]:
-        """Return every wording that gives the reference's rows, and the continuation."""
-        prompt_writer = self.prompt_writer(written)
+        """Return the wordings that give the reference's rows, with the rows they gave."""
         candidates: dict[str, tuple[WireProtocol, Sequence[Row]]] = {}
         for form in server.forms if written.takes_ids else ():
-            protocol = make_protocol(form, written.dialect, prompt_writer)
+            protocol = make_protocol(form, written.dialect)
             try:
                 rows = self.compared(protocol, written.chosen, reference)
             except TargetError as error:
@@ -262,13 +269,9 @@ class _Prober:
             else:
                 self.note(form, "yes: it agrees with what the server writes by itself")
                 candidates[form] = protocol, rows
-        continuation = make_protocol(
-            CONTINUATION, written.dialect, prompt_writer, greedy=greedy_is_raw
-        )
-        candidates[CONTINUATION] = continuation, reference
         return candidates
 
-    def prompt_writer(self, written: _Written) -> Any:
+    def prompt_writer(self, written: _Written) -> WritePrompt:
         if written.takes_ids:
             return list
         surplus = (written.num_prompt_tokens or 0) - len(self.prompt)

@@ -75,6 +75,10 @@ class RemoteTarget:
         """Return what the probe found out, in words."""
         return self._probed.findings
 
+    def write_prompt(self, token_ids: Sequence[int]) -> str | list[int]:
+        """Return a context as the server reads it: as ids, or as a text."""
+        return self._probed.write_prompt(token_ids)
+
     @property
     def quota(self) -> Quota | None:
         """Return what the server last said is left of its rate limits."""

@@ -94,7 +94,7 @@ _FORMS: Mapping[str, Callable[[Dialect], WireProtocol]] = {
 
 
 def make_protocol(
-    form: str, dialect: Dialect, write_prompt: WritePrompt, *, greedy: bool = True
+    form: str, dialect: Dialect, write_prompt: WritePrompt = list, *, greedy: bool = True
 ) -> WireProtocol:
     """Build the protocol behind the wording `form`; the rest is for continuations only."""
     if form == CONTINUATION:
