@@ -1,0 +1,50 @@
+"""What outlives a script run: the shelf of weights for all, the runs of one browser tab."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import streamlit as st
+
+from specdec.ui.pump import Baselines, LiveRun
+from specdec.ui.shelf import ModelShelf
+
+
+@st.cache_resource(show_spinner=False)
+def model_shelf() -> ModelShelf:
+    """Return the one shelf of this server."""
+    return ModelShelf()
+
+
+class Tab:
+    """The runs of one browser tab; when the tab goes, they are stopped and saved."""
+
+    def __init__(self) -> None:
+        self._runs: list[LiveRun] = []
+
+    def hold(self, run: LiveRun) -> None:
+        """Stop whatever was going on in this tab, and answer for `run` from now on."""
+        self.release()
+        self._runs = [run]
+
+    def release(self) -> None:
+        """Stop what is going on; the pump saves what there is."""
+        for run in self._runs:
+            run.stop()
+
+
+@st.cache_resource(scope="session", on_release=Tab.release, show_spinner=False)
+def this_tab() -> Tab:
+    """Return the tab this script run belongs to."""
+    return Tab()
+
+
+def baselines() -> Baselines:
+    """Return what was measured in this session."""
+    measured: Baselines = st.session_state.setdefault("baselines", {})
+    return measured
+
+
+def has_mlx() -> bool:
+    """Say whether the MLX backend can be chosen here."""
+    return importlib.util.find_spec("mlx_lm") is not None

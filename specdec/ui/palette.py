@@ -1,0 +1,72 @@
+"""How each status looks and what it means: a colour, and a second sign that needs no colour.
+
+The tree, the text, the legend and the inspector all draw from this one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from specdec.records import TokenStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The signs of one status: `shape` is vis-network's, `glyph` its likeness in text."""
+
+    color: str
+    shape: str
+    glyph: str
+    underline: str
+    meaning: str
+
+
+LOOKS: Mapping[TokenStatus, Look] = {
+    TokenStatus.PENDING: Look(
+        "#94a3b8",
+        "square",
+        "■",
+        "dashed",
+        "drafted, and the target has not answered yet",
+    ),
+    TokenStatus.ACCEPTED: Look(
+        "#22c55e",
+        "dot",
+        "●",
+        "solid",
+        "drafted, and it passed the target's test: it is output",
+    ),
+    TokenStatus.REJECTED: Look(
+        "#ef4444",
+        "triangleDown",
+        "▼",
+        "line-through",
+        "drafted, and it failed the target's test: it is dropped with all that follows it",
+    ),
+    TokenStatus.RESAMPLED: Look(
+        "#f59e0b",
+        "diamond",
+        "◆",
+        "wavy",
+        "drawn by the target in place of a rejected token, from what the draft under-rated",
+    ),
+    TokenStatus.BONUS: Look(
+        "#3b82f6",
+        "star",
+        "★",
+        "double",
+        "drawn by the target after a fully accepted draft, for free",
+    ),
+    TokenStatus.DISCARDED: Look(
+        "#64748b",
+        "dot",
+        "○",
+        "dotted",
+        "drafted but never tested, because one before it was rejected",
+    ),
+}
+SHADOW_TEXT = "#808495"
+"""A grey that can be read on white and on near-black."""
+
+DRAFT_COLOR, VERIFY_COLOR, LINK_COLOR, OTHER_COLOR = "#8b5cf6", "#0ea5e9", "#f472b6", "#94a3b8"

@@ -1,0 +1,211 @@
+"""The parts of the live page, each drawn from a `RunView` that somebody else keeps up to date."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
+
+from specdec.metrics import Baseline, summarise
+from specdec.records import FinishReason, RunSummary, TokenStatus
+from specdec.ui import charts, words
+from specdec.ui.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
+from specdec.ui.palette import LOOKS
+from specdec.ui.pump import LiveRun, Phase
+from specdec.ui.run_view import RunView
+from specdec.ui.token_text import STYLE
+from specdec.ui.token_tree import Picture, live_picture
+
+ICON = Path(__file__).parent / "icon.png"
+TREE_HEIGHT_PX = 300
+TEXT_HEIGHT_PX = 300
+
+
+def draw_style() -> None:
+    """Send the page's one style sheet."""
+    st.html(STYLE)
+
+
+def _ink() -> Ink:
+    """Return the colours of the visitor's theme."""
+    return INKS.get(st.context.theme.type or "", UNKNOWN_INK)
+
+
+def draw_legend() -> None:
+    """Explain the six signs in one line; each has its definition as a tooltip."""
+    items = "".join(
+        f'<span class="sign" title="{escape(look.meaning)}" tabindex="0">'
+        f'<span style="color:{look.color}">{look.glyph}</span> {status}</span>'
+        for status, look in LOOKS.items()
+    )
+    st.html(f'<div class="legend">{items}</div>')
+
+
+def draw_state(live: LiveRun, view: RunView) -> None:
+    """Draw what is going on, and how far the weights are while they are on their way."""
+    color, word = words.state_word(live)
+    details = []
+    if view.rounds:
+        details.append(f"round {len(view.rounds)}, {view.text.num_tokens} tokens")
+    if live.run is not None and live.phase is not Phase.FAILED:
+        details.append(words.ending(live.run.summary))
+    if live.phase is Phase.BASELINE:
+        details.append("plain decoding of a few tokens, for the speed-up to be measured against")
+    elif live.baseline is not None:
+        details.append(
+            words.baseline_words(
+                live.baseline, is_new=live.baseline_is_new, has_link=live.config.rtt_ms > 0
+            )
+        )
+    st.markdown(f":{color}-badge[{word}] :small[{words.plain(' · '.join(details))}]")
+    arrival = live.arrival
+    if arrival is not None:
+        st.progress(arrival.fraction or 0.0, text=words.plain(arrival.what))
+    if live.error:
+        st.error(words.plain(live.error), icon=":material/error:")
+    if live.notice:
+        st.warning(words.plain(live.notice), icon=":material/info:")
+
+
+def draw_live_tree(view: RunView, num_draft_tokens: int) -> None:
+    """Draw the window of the last rounds, updated in place."""
+    picture = live_picture(view.rounds, view.pending, view.text_of, num_draft_tokens)
+    # Another K frames another width, and the view is fitted at mount only.
+    _draw_graph(picture, TREE_HEIGHT_PX, f"live_tree_{picture.num_columns}")
+
+
+def _draw_graph(picture: Picture, height_px: int, key: str, *, clickable: bool = False) -> object:
+    return agraph_component(
+        data=graph_data(picture, _ink(), clickable=clickable),
+        config=graph_config(picture, height_px, clickable=clickable),
+        key=key,
+    )
+
+
+def draw_final_tree(picture: Picture, key: str) -> str | None:
+    """Draw a wrapped picture that does not change any more; return the id of a clicked node."""
+    height_px = picture_height_px(picture)
+    with st.container(height=min(height_px + 20, 560), border=False, key="final_tree"):
+        clicked = _draw_graph(picture, height_px, key, clickable=True)
+    return clicked if isinstance(clicked, str) else None
+
+
+def draw_text(view: RunView) -> None:
+    """Draw the answer so far, with the facts of the token pointed at below it."""
+    with st.container(key="answer", border=True):
+        scroll = st.container(
+            height=TEXT_HEIGHT_PX, border=False, autoscroll=True, key="answer_text"
+        )
+        with scroll, st.container(key="answer_flow", gap=None):
+            for chunk in view.text.chunks:
+                st.html(chunk)
+            st.html(view.text.tail(view.pending) or "<span></span>")
+        with st.container(key="answer_hint"):
+            st.caption(
+                "Point at a token, or press Tab and then the arrow keys, to see how it came to be."
+            )
+
+
+def summary_of(view: RunView) -> RunSummary:
+    """Return the engine's summary, or that of the rounds shown so far."""
+    return view.summary or summarise(
+        view.rounds, num_prompt_tokens=0, prefill_s=0.0, finish_reason=FinishReason.STOPPED
+    )
+
+
+def draw_gauges(view: RunView, baseline: Baseline | None, *, has_link: bool) -> None:
+    """Draw the acceptance gauge and the speed-ups."""
+    stats = view.stats
+    rate = stats.draft_acceptance_rate if stats else None
+    _chart(
+        "Acceptance",
+        "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
+        "yellow from 50 %, red below.",
+        charts.gauge_data(rate, stats.num_rounds if stats else 0),
+        charts.gauge_spec(),
+        f"Acceptance rate: {words.percent(rate)}",
+    )
+    emulated = " The link is emulated: a real wait around every call." if has_link else ""
+    _chart(
+        "Speed-up",
+        "Tokens per second of this run over those of plain decoding by the same target, both "
+        "measured on this machine: over the same link (one call per token crosses it), and by "
+        f"the target where it is, without the link. Reading the prompt is in neither.{emulated}",
+        charts.speedup_data(stats.tokens_per_s if stats else None, baseline, has_link),
+        charts.speedup_spec(),
+        "Speed-up against plain decoding",
+    )
+
+
+def draw_speed(view: RunView, baseline: Baseline | None, *, has_link: bool) -> None:
+    """Draw tokens per second, and where the time of the last rounds went."""
+    emulated = " (emulated)" if has_link else ""
+    speed, latency = st.columns(2)
+    with speed:
+        _chart(
+            "Tokens per second",
+            "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
+            f"measured{emulated and ', over the emulated link and without it'}. A dotted violet "
+            "line marks a round from which on a setting was changed.",
+            charts.speed_data(view.points, baseline, has_link, view.changes),
+            charts.speed_spec(),
+            "Tokens per second by round",
+        )
+    with latency:
+        _chart(
+            "Time per round",
+            f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
+            f"passes. Verify: the target's. Link{emulated}: the network's share of the call. "
+            "Other: making distributions, testing and drawing tokens.",
+            charts.latency_data(view.rounds),
+            charts.latency_spec(),
+            "Draft, verify, link and other milliseconds of the last rounds",
+        )
+
+
+def draw_acceptance(view: RunView, summary: RunSummary) -> None:
+    """Draw acceptance by position and the histogram of accepted lengths."""
+    position, histogram = st.columns(2)
+    with position:
+        _chart(
+            "Acceptance by position",
+            "Bars: the share of drafted rounds in which every token up to this position was "
+            "accepted, measured. Dashed: α to the power of the position, predicted by the closed "
+            "form from the mean acceptance α, as if every test were alike.",
+            charts.position_data(summary, charts.mean_acceptance(view.rounds)),
+            charts.position_spec(),
+            "Acceptance by position, measured and predicted",
+        )
+    with histogram:
+        _chart(
+            "Accepted length",
+            "How many drafted rounds accepted 0, 1, 2, … tokens, measured. One more token, "
+            "resampled or bonus, comes with each round.",
+            charts.histogram_data(summary),
+            charts.histogram_spec(),
+            "Histogram of accepted tokens per round",
+        )
+
+
+def _chart(title: str, meaning: str, data: charts.Data, spec: charts.Spec, alt: str) -> None:
+    """Draw a chart below its title, in a box whose height is known before the chart is there."""
+    st.markdown(f"**{title}**", help=meaning)
+    with st.container(height=charts.HEIGHT_PX + 4, border=False):
+        st.vega_lite_chart(data, spec, height=charts.HEIGHT_PX, alt=alt)
+
+
+def draw_welcome() -> None:
+    """Say what will be seen here, before the first run."""
+    signs = {status: f"{look.glyph} {status}" for status, look in LOOKS.items()}
+    st.markdown(
+        "**What you will see.** A cheap *draft* proposes a few tokens "
+        f"({signs[TokenStatus.PENDING]}). The *target*, the model whose answer you want, checks "
+        f"them all in one call: each is {signs[TokenStatus.ACCEPTED]} or "
+        f"{signs[TokenStatus.REJECTED]}, and the target adds one token of its own, "
+        f"{signs[TokenStatus.RESAMPLED]} after a rejection or {signs[TokenStatus.BONUS]} after a "
+        "fully accepted draft. The text follows the target's distribution exactly; only the time "
+        "it takes changes. Everything on this page is measured on a real model while it runs, or "
+        "says that it is predicted or emulated."
+    )

@@ -1,0 +1,58 @@
+"""Showing a run at a chosen speed: the engine is never waited for, and never slowed down.
+
+Measured time is not animation time. Live, everything that has come is shown at once. In slow
+motion and in a replay, events are shown when they are due by the engine's own clock, stretched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from specdec.ui.facts import TextOf
+from specdec.ui.recording import Frame, frame_time_s
+from specdec.ui.run_view import RunView
+
+
+class Playhead:
+    """A place on the engine's clock that moves on at `speed`; None shows what has come."""
+
+    def __init__(self, speed: float | None) -> None:
+        self._speed = speed
+        self._position_s = 0.0
+        self._seen_at_s: float | None = None
+
+    def set_speed(self, speed: float | None) -> None:
+        """Go on from here at another speed."""
+        self._speed = speed
+
+    def position_s(self, now_s: float, end_s: float) -> float:
+        """Return the place on the clock at `now_s` (monotonic), at most `end_s`."""
+        if self._speed is None:
+            self._position_s = end_s
+        elif self._seen_at_s is not None:
+            moved_s = (now_s - self._seen_at_s) * self._speed
+            self._position_s = min(end_s, self._position_s + moved_s)
+        self._seen_at_s = now_s
+        return self._position_s
+
+
+class Show:
+    """The part of a recording that has been shown so far."""
+
+    def __init__(self, text_of: TextOf, speed: float | None) -> None:
+        self.view = RunView(text_of)
+        self.playhead = Playhead(speed)
+        self._num_shown = 0
+
+    def advance(self, frames: Sequence[Frame], now_s: float) -> None:
+        """Show every frame that is due at `now_s`."""
+        if not frames:
+            return
+        end_s = max(map(frame_time_s, frames[-2:]))  # a summary counts less than the clock
+        due_s = self.playhead.position_s(now_s, end_s)
+        while self._num_shown < len(frames) and frame_time_s(frames[self._num_shown]) <= due_s:
+            self.view.push(frames[self._num_shown])
+            self._num_shown += 1
+
+    def is_at_end(self, frames: Sequence[Frame]) -> bool:
+        return self._num_shown >= len(frames)

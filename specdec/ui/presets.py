@@ -1,0 +1,33 @@
+"""Prompts to press and links to choose: what a visitor can try without typing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+EXAMPLE_PROMPTS: Mapping[str, str] = {
+    "Explain": "What is the capital of France? Then explain why the sky is blue.",
+    "Code": "Write a Python function that counts how often each word occurs in a text.",
+    "Prose": "Write a short story about a lighthouse keeper who finds a message in a bottle.",
+    "List": "List ten things to check before leaving on a bicycle tour, with a reason for each.",
+    "Summary": (
+        "Summarise the following text in two sentences.\n\n"
+        "The first bicycles had no pedals: a rider sat astride a wooden beam between two wheels "
+        "and pushed the ground away with the feet. Pedals came in the 1860s, fixed to the front "
+        "wheel, and so the front wheel grew, because a larger wheel went further at each turn. "
+        "A fall from such a height was a serious matter. The chain, which lets the pedals turn "
+        "the rear wheel at a higher speed, brought the rider down again in the 1880s, and the "
+        "air-filled tyre, a few years later, made the ride bearable on the roads of the time."
+    ),
+}
+
+
+LINKS: Mapping[str, float] = {
+    "this machine (0 ms)": 0.0,
+    "same city (10 ms)": 10.0,
+    "edge to cloud (50 ms)": 50.0,
+    "far (150 ms)": 150.0,
+}
+"""Round trips of the emulated link in milliseconds; the names stand in shared URLs."""
+
+SPEEDS: Mapping[str, float | None] = {"Live": None, "1 : 3": 1 / 3, "1 : 10": 0.1}
+"""How fast events are shown; the engine is never slowed down for it."""

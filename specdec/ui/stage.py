@@ -1,0 +1,81 @@
+"""The stage: tree, text and dashboard in one fragment that redraws itself while a run moves.
+
+The fragment reads lists that the pump's thread appends to. When everything is over and has been
+shown, it asks for one whole run of the script, which draws the final picture and stops the timer.
+"""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from specdec.ui import controls, panels, words
+from specdec.ui.pump import LiveRun
+from specdec.ui.run_view import RunView
+from specdec.ui.token_tree import slices, wrapped_picture
+
+REDRAW_EVERY_S = 0.3
+
+
+def is_moving(live: LiveRun) -> bool:
+    """Say whether anything is still to happen, or to be shown."""
+    show = controls.current_show()
+    at_end = show is None or live.recording is None or show.is_at_end(live.recording.frames)
+    return live.is_alive or not at_end
+
+
+def draw(*, moving: bool) -> None:
+    """Draw the run of this tab, or what there will be to see."""
+    live = controls.current_run()
+    panels.draw_legend()
+    if live is None:
+        panels.draw_welcome()
+        return
+    every_s = REDRAW_EVERY_S if moving else None
+    st.fragment(_draw_run, run_every=every_s)(final=not moving)
+
+
+def _draw_run(*, final: bool) -> None:
+    live, show = controls.current_run(), controls.current_show()
+    if live is None:
+        return
+    if show is not None and live.recording is not None:
+        show.advance(live.recording.frames, time.monotonic())
+    if not final and not is_moving(live):
+        st.rerun()
+    view = show.view if show else RunView(str)
+    panels.draw_state(live, view)
+    has_link = live.config.rtt_ms > 0
+    if final:
+        _draw_final_tree(live)
+    else:
+        panels.draw_live_tree(view, live.config.num_draft_tokens)
+    left, right = st.columns([3, 2])
+    summary = panels.summary_of(view)
+    with left:
+        panels.draw_text(view)
+        st.caption(words.plain(words.totals(summary)))
+    with right:
+        panels.draw_gauges(view, live.baseline, has_link=has_link)
+    panels.draw_speed(view, live.baseline, has_link=has_link)
+    panels.draw_acceptance(view, summary)
+
+
+def _draw_final_tree(live: LiveRun) -> None:
+    if live.run is None or live.pair is None:
+        return
+    rounds = live.run.rounds
+    stretches = slices(rounds)
+    if not stretches:
+        return
+    stretch = stretches[0]
+    if len(stretches) > 1:
+        stretch = st.select_slider(
+            "Rounds shown",
+            stretches,
+            format_func=lambda part: f"{part.start + 1} – {part.stop}",
+            key="stretch",
+        )
+    picture = wrapped_picture(rounds, live.pair.tokenizer.token_text, stretch)
+    panels.draw_final_tree(picture, f"final_tree_{id(live)}_{stretch.start}")

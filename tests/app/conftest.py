@@ -1,0 +1,38 @@
+"""The live page in AppTest, with toy models on its shelf and everything else real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from specdec.ui import loaders
+from tests.ui.toys import SkippingToy, toy_shelf
+
+ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
+
+
+@pytest.fixture
+def model():
+    return SkippingToy()
+
+
+@pytest.fixture
+def shelf(tmp_path, model):
+    return toy_shelf(tmp_path, model, broken="broken")
+
+
+@pytest.fixture
+def page(monkeypatch, shelf):
+    """Return the page, not run yet."""
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    monkeypatch.setattr(loaders, "model_shelf", lambda: shelf)
+    monkeypatch.setenv("TARGET_MODEL", "toy")
+    app = AppTest.from_file(str(ENTRY), default_timeout=30)
+    yield app
+    if "live" in app.session_state and app.session_state.live:
+        app.session_state.live.stop()
+        app.session_state.live.join(10)

@@ -1,0 +1,168 @@
+"""A run in a thread of its own: whatever ends it, what there is of it is handed over."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from specdec.errors import StoreError
+from specdec.records import FinishReason, RoundResult
+from specdec.sampling import Sampler
+from specdec.settings import RunConfig
+from specdec.ui.pump import LiveRun, Phase
+from tests.ui.toys import SkippingToy, finished, toy_shelf, wait_for
+
+CONFIG = RunConfig(target="toy", max_tokens=40, temperature=1.0)
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Return a function that starts a run of toys; `saved` holds what it hands over."""
+
+    def start(config=CONFIG, *, shelf=None, baselines=None, save=None, **options):
+        saved = []
+        live = LiveRun(
+            config,
+            "the tin and the ant",
+            shelf=shelf or toy_shelf(tmp_path),
+            baselines={} if baselines is None else baselines,
+            save=save or saved.append,
+            **options,
+        )
+        live.saved = saved
+        return live.start()
+
+    return start
+
+
+def test_a_run_that_ends_by_itself_is_handed_over_whole(begin):
+    live = finished(begin())
+    assert live.phase is Phase.FINISHED
+    assert live.saved == [live.run]
+    assert live.run.summary.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
+    texts = [piece for frame in live.recording.frames for piece in frame.pieces]
+    assert "".join(texts) == live.run.text
+
+
+def test_the_baseline_is_measured_once_for_a_target_and_a_link(begin):
+    baselines = {}
+    first = finished(begin(baselines=baselines))
+    again = finished(begin(baselines=baselines))
+    farther = finished(begin(replace(CONFIG, rtt_ms=1.0), baselines=baselines))
+    assert (first.baseline_is_new, again.baseline_is_new, farther.baseline_is_new) == (
+        True,
+        False,
+        True,
+    )
+    assert again.baseline == first.baseline == again.run.baseline
+    assert farther.baseline.link_s > 0
+    assert first.baseline.num_tokens == 16
+
+
+def test_stop_ends_a_run_within_a_round_and_keeps_what_there_is(begin, tmp_path):
+    gate = threading.Semaphore(10_000)
+    model = SkippingToy(gate=gate)
+    live = begin(replace(CONFIG, max_tokens=4000), shelf=toy_shelf(tmp_path, model))
+    wait_for(lambda: live.recording and len(live.recording.frames) > 6)
+    live.stop()
+    finished(live)
+    assert live.phase is Phase.STOPPED
+    assert live.saved == [live.run]
+    assert live.run.summary.finish_reason is FinishReason.STOPPED
+    frames = live.recording.frames
+    assert live.run.rounds == tuple(f.event for f in frames if isinstance(f.event, RoundResult))
+
+
+def test_stop_takes_effect_while_the_weights_are_on_their_way(begin, tmp_path):
+    shelf = toy_shelf(tmp_path)
+    arrived = threading.Event()
+    load = shelf._load
+    shelf._load = lambda *key, progress: (
+        (progress(1, 4, "fetching"), arrived.wait(20)) and load(*key, progress=progress)
+    )
+    live = begin(shelf=shelf)
+    wait_for(lambda: live.arrival is not None)
+    assert live.arrival.fraction == 0.25
+    live.stop()
+    finished(live)
+    arrived.set()
+    assert (live.phase, live.run, live.saved) == (Phase.STOPPED, None, [])
+
+
+def test_a_model_that_cannot_be_opened_is_an_error_with_its_sentence(begin, tmp_path):
+    live = finished(begin(shelf=toy_shelf(tmp_path, broken="toy")))
+    assert live.phase is Phase.FAILED
+    assert live.error == "There is no model toy; choose another."
+
+
+def test_a_target_that_fails_half_way_keeps_the_rounds_before(begin, tmp_path):
+    model = SkippingToy()
+    model.fail_after = 60
+    live = finished(begin(shelf=toy_shelf(tmp_path, model)))
+    assert live.phase is Phase.FAILED
+    assert "wind it up" in live.error
+    assert live.run.rounds
+    assert live.run.summary.finish_reason is FinishReason.ERROR
+    assert live.saved == [live.run]
+
+
+def test_a_fault_of_our_own_is_said_and_what_there_is_is_kept(begin, tmp_path, caplog):
+    model = SkippingToy()
+    live = begin(replace(CONFIG, max_tokens=4000), shelf=toy_shelf(tmp_path, model))
+    wait_for(lambda: live.recording and len(live.recording.frames) > 4)
+    model.forward = None
+    finished(live)
+    assert live.phase is Phase.FAILED
+    assert "inside SpeculatoViz" in live.error
+    assert live.run.rounds
+    assert caplog.records
+
+
+def test_new_settings_take_effect_in_the_next_round(begin, tmp_path):
+    gate = threading.Semaphore(30)
+    model = SkippingToy(gate=gate)
+    live = begin(replace(CONFIG, max_tokens=120), shelf=toy_shelf(tmp_path, model))
+    wait_for(lambda: live.recording and len(live.recording.frames) > 4 and gate._value == 0)
+    live.change(7, Sampler(0.5), "ngram")
+    wait_for(lambda: live._settings.drafter.name == "ngram")
+    for _ in range(500):
+        gate.release()
+    finished(live)
+    seen = [(r.num_draft_tokens, r.temperature, r.drafter) for r in live.run.rounds]
+    assert list(dict.fromkeys(seen)) == [(4, 1.0, "layer-skip"), (7, 0.5, "ngram")]
+
+
+def test_a_draft_that_cannot_be_opened_leaves_the_run_as_it_was(begin, tmp_path):
+    gate = threading.Semaphore(30)
+    model = SkippingToy(gate=gate)
+    shelf = toy_shelf(tmp_path, model, broken="nothing")
+    live = begin(replace(CONFIG, max_tokens=120), shelf=shelf)
+    wait_for(lambda: live.recording is not None and gate._value == 0)
+    live.change(4, Sampler(1.0), "nothing")
+    wait_for(lambda: live.notice is not None)
+    for _ in range(500):
+        gate.release()
+    finished(live)
+    assert "no model nothing" in live.notice
+    assert live.phase is Phase.FINISHED
+    assert {r.drafter for r in live.run.rounds} == {"layer-skip"}
+
+
+def test_a_race_runs_plain_decoding_of_the_same_target_afterwards(begin):
+    live = finished(begin(replace(CONFIG, temperature=0.0), race=True))
+    assert live.phase is Phase.FINISHED
+    rounds = [f.event for f in live.plain.frames if isinstance(f.event, RoundResult)]
+    assert all(not r.candidates for r in rounds)
+    assert tuple(i for r in rounds for i in r.emitted) == live.run.token_ids
+    assert live.saved == [live.run]
+
+
+def test_a_store_that_refuses_is_a_notice_and_no_failure(begin):
+    def refuse(run):
+        raise StoreError("The disk is full; make room.")
+
+    live = finished(begin(save=refuse))
+    assert live.phase is Phase.FINISHED
+    assert "The disk is full" in live.notice
