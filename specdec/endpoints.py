@@ -1,21 +1,20 @@
 """Servers that may hold the target, as they are named in `.env`.
 
 `ENDPOINT_<NAME>_URL` makes an endpoint called <name>; its other variables stand beside it.
-Cerebras is always there. A key is never part of an `Endpoint`: it names the variable that holds
-it, and the value is read when a connection is opened.
+Cerebras is always there. Where a target is named, `@name` means an endpoint. A key is never part
+of an `Endpoint`: it names the variable that holds it, and the value is read when a connection is
+opened.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from dotenv import load_dotenv
-
 from specdec.errors import SettingsError
+from specdec.settings import variables
 
 SERVERS = ("auto", "cerebras", "vllm", "sglang", "llama-server", "mlx")
 PROTOCOLS = ("auto", "score", "prefixes", "continue")
@@ -23,6 +22,7 @@ CEREBRAS_URL = "https://api.cerebras.ai"
 DEFAULT_CEREBRAS_MODEL = "gpt-oss-120b"
 DEFAULT_CEREBRAS_TOKENIZER = "openai/gpt-oss-120b"
 WHOLE_VOCABULARY = -1
+MARK = "@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Endpoint:
         """
         if self.key_variable is None:
             return None
-        environment = os.environ if environment is None else environment
+        environment = variables() if environment is None else environment
         key = environment.get(self.key_variable, "").strip()
         if not key:
             raise SettingsError(
@@ -120,9 +120,7 @@ def endpoints_from_environment(
     Raises:
         SettingsError: a variable holds something that cannot be used; the message names it.
     """
-    if environment is None:
-        load_dotenv()
-        environment = os.environ
+    environment = variables() if environment is None else environment
     endpoints = {"cerebras": _cerebras(environment)}
     for variable in sorted(environment):
         match = re.fullmatch(r"ENDPOINT_(\w+)_URL", variable)
@@ -130,6 +128,25 @@ def endpoints_from_environment(
             endpoint = _named(match[1], environment)
             endpoints[endpoint.name] = endpoint
     return endpoints
+
+
+def find_endpoint(target: str, environment: Mapping[str, str] | None = None) -> Endpoint | None:
+    """Return the endpoint that a target called "@name" means, None for any other target.
+
+    Raises:
+        SettingsError: there is no endpoint of this name.
+    """
+    if not target.startswith(MARK):
+        return None
+    endpoints = endpoints_from_environment(environment)
+    name = target.removeprefix(MARK).lower()
+    if name not in endpoints:
+        raise SettingsError(
+            f"There is no endpoint {target}; there are "
+            f"{', '.join(MARK + known for known in endpoints)}, and ENDPOINT_<NAME>_URL in .env "
+            "makes another."
+        )
+    return endpoints[name]
 
 
 def _cerebras(environment: Mapping[str, str]) -> Endpoint:

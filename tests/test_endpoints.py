@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from specdec.endpoints import Endpoint, endpoints_from_environment
+from specdec.endpoints import Endpoint, endpoints_from_environment, find_endpoint
 from specdec.errors import SettingsError
 
 LAB = {
@@ -90,6 +93,21 @@ def test_what_cannot_be_used_is_named(changes, words):
     assert "sesame" not in str(caught.value)
 
 
+def test_a_target_with_the_mark_is_an_endpoint_and_no_other_is():
+    assert find_endpoint("@LAB-2", LAB) == endpoints_from_environment(LAB)["lab-2"]
+    assert find_endpoint("smollm2-135m", LAB) is None
+    with pytest.raises(SettingsError, match="no endpoint @lab; there are @cerebras, @lab-2"):
+        find_endpoint("@lab", LAB)
+
+
+def test_the_file_env_is_read_and_the_process_environment_wins(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("CEREBRAS_API_KEY=from-file\nCEREBRAS_TARGET_MODEL=one\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CEREBRAS_TARGET_MODEL", "two")
+    endpoint = endpoints_from_environment()["cerebras"]
+    assert (endpoint.model, endpoint.key()) == ("two", "from-file")
+
+
 def test_a_missing_key_says_which_variable_to_set():
     endpoint = endpoints_from_environment({})["cerebras"]
     with pytest.raises(SettingsError, match=r"set CEREBRAS_API_KEY in \.env"):
@@ -108,3 +126,19 @@ def test_an_impossible_key_is_refused_without_being_shown(key):
     with pytest.raises(SettingsError, match="CEREBRAS_API_KEY does not hold a usable key") as error:
         endpoint.key({"CEREBRAS_API_KEY": key})
     assert key not in str(error.value)
+
+
+def test_every_line_of_the_example_is_one_that_works():
+    text = (Path(__file__).parents[1] / ".env.example").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^#?([A-Z_0-9]+)=(.*)$", text, re.MULTILINE))
+    endpoints = endpoints_from_environment(found)
+    assert {name: e.server for name, e in endpoints.items()} == {
+        "cerebras": "cerebras",
+        "lab": "vllm",
+        "sglang": "sglang",
+        "llama": "llama-server",
+        "mlx": "mlx",
+    }
+    assert find_endpoint(found["TARGET_MODEL"], found) == endpoints["cerebras"]
+    assert found["LAB_API_KEY"] == found["CEREBRAS_API_KEY"] == ""
+    assert re.findall(r"^([A-Z_]+)=", text, re.MULTILINE) == ["CEREBRAS_API_KEY"]

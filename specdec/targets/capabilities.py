@@ -41,7 +41,7 @@ class Capabilities:
     top_logprobs: int
     vocab_size: int
     context_length: int
-    rtt_s: float | None = None
+    rtt_s: float
     score_s: float | None = None
     prefixes_s: float | None = None
 

@@ -18,6 +18,13 @@ from specdec.targets.faults import OnWait, Quota, ServerFault
 from specdec.targets.http import Connection
 from specdec.targets.probe import Finding, Probed, probe
 from specdec.targets.rows import Row
+from specdec.targets.vocabulary import load_target_tokenizer
+
+PROTOCOL_WORDS = {
+    "score": "score: the server reads the draft and scores it in one pass",
+    "prefixes": "prefixes: one prompt per drafted token, all in one request",
+    "continue": "continue: the server writes on by itself, and nothing is verified in parallel",
+}
 
 
 def connect(
@@ -33,6 +40,20 @@ def connect(
     """
     connection = Connection(endpoint, endpoint.key())
     return RemoteTarget(connection, tokenizer, probe(connection, tokenizer, on_wait))
+
+
+def open_remote(endpoint: Endpoint, *, on_wait: OnWait | None = None) -> RemoteTarget:
+    """Open the endpoint's tokenizer (its model's, if none is named) and connect.
+
+    Raises:
+        SettingsError: the endpoint's key is missing.
+        ModelError: the tokenizer cannot be had.
+        TargetError: the server cannot be reached, or cannot verify at all.
+    """
+    endpoint.key()  # without it there is no point in fetching a tokenizer
+    return connect(
+        endpoint, load_target_tokenizer(endpoint.tokenizer or endpoint.model), on_wait=on_wait
+    )
 
 
 class RemoteTarget:
@@ -90,6 +111,20 @@ class RemoteTarget:
     def watched_by(self, on_wait: OnWait) -> RemoteTarget:
         """Return the same target, telling `on_wait` about its waits."""
         return RemoteTarget(self.connection, self.tokenizer, self._probed, on_wait)
+
+    def status(self, sampler: Sampler) -> tuple[Finding, ...]:
+        """Return what to know about the connection at a glance, for a run with `sampler`."""
+        can = self.capabilities
+        lines = [
+            Finding("server", f"{can.server} at {self.endpoint.host}"),
+            Finding("model", self.name),
+            Finding("protocol", PROTOCOL_WORDS[can.protocol]),
+            Finding("output", str(self.exactness_for(sampler))),
+            Finding("round trip", f"{can.rtt_s * 1e3:.1f} ms"),
+        ]
+        if self.quota is not None:
+            lines.append(Finding("rate limits", str(self.quota)))
+        return tuple(lines)
 
     def start(self, prompt: Sequence[int]) -> RemoteTargetRun:
         """Begin a run; the prompt travels with the first call."""

@@ -108,6 +108,15 @@ def test_an_emulated_link_in_front_keeps_the_contract(remote):
     assert target.exactness_for(Sampler(0.8)).top_k == 20
 
 
+def test_the_status_tells_server_protocol_exactness_and_round_trip(remote):
+    lines = {line.question: line.answer for line in remote("prefixes").status(Sampler(0.8))}
+    assert lines["server"].startswith("vLLM at localhost:")
+    assert lines["protocol"] == "prefixes: one prompt per drafted token, all in one request"
+    assert lines["output"].startswith("exact for top-k = 20")
+    assert lines["round trip"].endswith(" ms")
+    assert "rate limits" not in lines
+
+
 def test_a_server_that_gives_less_than_it_promised_ends_the_run_with_its_tokens_kept(
     remote, httpserver, tokenizer
 ):
