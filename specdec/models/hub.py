@@ -22,7 +22,7 @@ from specdec.errors import ModelError, SettingsError
 from specdec.models import download
 from specdec.models.folder_cache import find_problem, make_folder, read_manifest
 from specdec.models.gguf_folder import convert_gguf
-from specdec.models.known import KNOWN_MODELS, KnownModel, build_known
+from specdec.models.known import KNOWN_MODELS, KnownModel, ShippedDraft
 from specdec.models.progress import Progress, no_progress
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "KnownModel",
     "ModelInfo",
     "Progress",
+    "ShippedDraft",
     "cache_dir",
     "is_present",
     "list_models",
@@ -95,7 +96,7 @@ def resolve(name: str, *, progress: Progress | None = None) -> Path:
     if _REPO_ID.fullmatch(name):
         return _snapshot(name) or _fetch_snapshot(name, report)
     raise SettingsError(
-        f"There is no model {name!r}; choose {' or '.join(KNOWN_MODELS)}, a Hugging Face id such "
+        f"There is no model {name!r}; choose {', '.join(KNOWN_MODELS)}, a Hugging Face id such "
         "as organisation/name, a folder, or a .gguf file."
     )
 
@@ -112,18 +113,18 @@ def _models_dir() -> Path:
 # Known models
 
 
-def _known_folder(model: KnownModel) -> Path:
+def _known_folder(model: KnownModel | ShippedDraft) -> Path:
     return _models_dir() / model.name
 
 
-def _known_identity(model: KnownModel) -> str:
-    return f"converter {_CONVERTER}, sha256 {model.sha256}"
+def _known_identity(model: KnownModel | ShippedDraft) -> str:
+    return f"converter {_CONVERTER}, {model.identity}"
 
 
-def _make_known(model: KnownModel, progress: Progress) -> Path:
+def _make_known(model: KnownModel | ShippedDraft, progress: Progress) -> Path:
     return make_folder(
         _known_folder(model),
-        partial(build_known, model, progress),
+        partial(model.build, resolve, progress),
         name=model.name,
         identity=_known_identity(model),
         licence=model.licence,
@@ -131,7 +132,7 @@ def _make_known(model: KnownModel, progress: Progress) -> Path:
     )
 
 
-def _known_info(model: KnownModel) -> ModelInfo:
+def _known_info(model: KnownModel | ShippedDraft) -> ModelInfo:
     folder = _known_folder(model)
     present = is_present(model.name)
     return ModelInfo(

