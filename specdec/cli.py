@@ -32,6 +32,7 @@ from specdec.records import (
 )
 from specdec.run import Run, RunRecorder
 from specdec.settings import BACKENDS, RunConfig, Settings
+from specdec.targets.remote import RemoteTarget
 
 STYLES = {
     TokenStatus.ACCEPTED: "green",
@@ -290,6 +291,9 @@ def _check(options: argparse.Namespace, screen: Console) -> int:
     """Go through the parts of a run in order; the first that fails is named by its error."""
     config = _config(options)
     pair = _open_pair(config)
+    if isinstance(pair.target, RemoteTarget):
+        for line in (*pair.target.status(config.sampler), *pair.target.findings):
+            screen.print(Text(f"    {line.question}: {printable(line.answer)}"))
     screen.print(f"ok  target {pair.target.name} on {pair.target.backend}, loaded")
     screen.print(f"ok  drafter {pair.drafter.name}, loaded")
     prompt_ids = pair.encode_prompt(CHECK_PROMPT)

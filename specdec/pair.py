@@ -15,8 +15,10 @@ from specdec.drafters.base import Drafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
+from specdec.drafters.translated import make_model_drafter
+from specdec.endpoints import find_endpoint
 from specdec.engine import RoundSettings
-from specdec.errors import ModelError, SettingsError
+from specdec.errors import SettingsError
 from specdec.models import hub
 from specdec.models.base import LanguageModel
 from specdec.models.portable import PortableModel
@@ -25,6 +27,7 @@ from specdec.settings import RunConfig
 from specdec.targets.base import Target
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
+from specdec.targets.remote import RemoteTarget, open_remote
 
 DRAFT_STRATEGIES = {
     "layer-skip": "the target's own weights with a fifth of the layers left out",
@@ -35,10 +38,21 @@ DRAFT_STRATEGIES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A language model with its tokenizer."""
+    """A language model with its tokenizer; its weights are here, or behind a server.
 
-    model: LanguageModel
+    `model` is None where `remote` holds it.
+    """
+
+    model: LanguageModel | None
     tokenizer: Tokenizer
+    remote: RemoteTarget | None = None
+
+    @property
+    def target(self) -> Target:
+        if self.remote is not None:
+            return self.remote
+        assert self.model is not None
+        return LocalTarget(self.model)
 
 
 Load = Callable[[str, str], LoadedModel]
@@ -74,11 +88,17 @@ def default_backend() -> str:
 
 
 def load_model(name: str, backend: str, progress: hub.Progress | None = None) -> LoadedModel:
-    """Fetch a model if need be, open it on a backend and compile what it needs.
+    """Fetch a model if need be and open it on a backend; connect to an endpoint ("@name").
 
     Raises:
+        SettingsError: there is no such endpoint, or its key is missing.
         ModelError: it cannot be fetched or opened.
+        TargetError: the server cannot be reached, or cannot verify drafts.
     """
+    endpoint = find_endpoint(name)
+    if endpoint is not None:
+        remote = open_remote(endpoint)
+        return LoadedModel(None, remote.tokenizer, remote)
     folder = hub.resolve(name, progress=progress)
     backend = default_backend() if backend == "auto" else backend
     return LoadedModel(_open(folder, name, backend), Tokenizer.load(folder))
@@ -96,10 +116,10 @@ def make_pair(config: RunConfig, load: Load = load_model) -> Pair:
     """Build what `config` names.
 
     Raises:
-        ModelError: a model cannot be opened, or draft and target have different vocabularies.
+        SpecdecError: a model cannot be opened or reached, or the draft does not fit the target.
     """
     loaded = load(config.target, config.backend)
-    target: Target = LocalTarget(loaded.model)
+    target = loaded.target
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
     return Pair(loaded.tokenizer, target, make_drafter(config.draft, loaded, config.backend, load))
@@ -117,18 +137,23 @@ def make_drafter(
         load: how a draft model is opened.
 
     Raises:
-        ModelError: the model cannot be opened, or its vocabulary is not the target's.
+        SettingsError: the target's weights are not here to be drafted with, or the draft's.
+        ModelError: the model cannot be opened, or shares too few tokens with the target.
     """
     if draft == "none":
         return NoDrafter()
     if draft == "ngram":
         return NgramDrafter()
     if draft == "layer-skip":
+        if target.model is None:
+            raise SettingsError(
+                "layer-skip drafts with the target's own weights, and these are behind a server; "
+                "choose ngram or a draft model."
+            )
         return ModelDrafter(target.model.without_middle_layers(), "layer-skip")
     loaded = load(draft, backend)
-    if loaded.tokenizer.fingerprint != target.tokenizer.fingerprint:
-        raise ModelError(
-            f"The draft {draft} and the target {target.model.name} have different vocabularies; "
-            "choose a draft of the same model family, or ngram or layer-skip."
-        )
-    return ModelDrafter(loaded.model)
+    if loaded.model is None:
+        raise SettingsError(f"{draft} is behind a server, so it cannot draft; choose a model here.")
+    return make_model_drafter(
+        loaded.model, loaded.tokenizer, target.tokenizer, target.target.vocab_size
+    )
