@@ -166,18 +166,16 @@ class RunStore:
             limit: the most lines.
             offset: how many lines to leave out first.
         """
-        key = RUNS.c[order_by]
-        order = [one.desc() if descending else one for one in (key, RUNS.c.id)]
+        order = [
+            one.desc().nulls_last() if descending else one.asc().nulls_last()
+            for one in (RUNS.c[order_by], RUNS.c.id)
+        ]
         excerpt = sa.func.substr(RUNS.c.prompt, 1, EXCERPT_CHARS)
         shown = [excerpt if name == "prompt" else RUNS.c[name] for name in COLUMNS]
-        query = (
-            sa.select(*shown)
-            .where(*conditions(where or RunFilter()))
-            .order_by(key.is_(None), *order)
-        )
+        query = sa.select(*shown).where(*conditions(where or RunFilter())).order_by(*order)
         with self._database.reading() as connection:
             rows = connection.execute(query.limit(limit).offset(offset)).all()
-        return [StoredRun(*row) for row in rows]
+        return [StoredRun._make(row) for row in rows]
 
     def count(self, where: RunFilter | None = None) -> int:
         """Return how many lines the list has."""
