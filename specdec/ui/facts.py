@@ -10,16 +10,13 @@ TextOf = Callable[[int], str]
 """Token id → the text to show for it alone."""
 
 NUM_ALTERNATIVES = 3
-_CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {
-    ord("\n"): "↵",
-    ord("\t"): "⇥",
-    0x7F: "␡",
-}
+CONTROL_PICTURES = {code: 0x2400 + code for code in range(32)} | {0x7F: "␡"}
+"""What to show for control characters, for `str.translate`."""
 
 
 def visible(text: str) -> str:
     r"""Return `text` with the white space made visible that would not show: ␣ ↵ ⇥."""
-    shown = text.translate(_CONTROL_PICTURES)
+    shown = text.replace("\n", "↵").replace("\t", "⇥").translate(CONTROL_PICTURES)
     if shown != shown.strip():
         lead = len(shown) - len(shown.lstrip())
         tail = len(shown.rstrip())

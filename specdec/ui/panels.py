@@ -72,8 +72,9 @@ def draw_state(live: LiveRun, view: RunView) -> None:
 def draw_live_tree(view: RunView, num_draft_tokens: int) -> None:
     """Draw the window of the last rounds, updated in place."""
     picture = live_picture(view.rounds, view.pending, view.text_of, num_draft_tokens)
-    # Another K frames another width, and the view is fitted at mount only.
-    _draw_graph(picture, TREE_HEIGHT_PX, f"live_tree_{picture.num_columns}")
+    with st.container(key="live_tree"):
+        # Another K frames another width, and the view is fitted at mount only.
+        _draw_graph(picture, TREE_HEIGHT_PX, f"live_graph_{picture.num_columns}")
 
 
 def _draw_graph(picture: Picture, height_px: int, key: str, *, clickable: bool = False) -> object:

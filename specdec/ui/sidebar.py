@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.models.known import KNOWN_MODELS
 from specdec.pair import DRAFT_STRATEGIES
 from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig
 from specdec.ui.loaders import has_mlx
@@ -116,7 +115,8 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
 
 
 def _target(default: str, *, disabled: bool) -> str:
-    names = [*KNOWN_MODELS, *({default} - set(KNOWN_MODELS)), OTHER]
+    choices = target_choices()
+    names = [*choices, *({default} - set(choices)), OTHER]
     name = st.selectbox(
         "Target",
         names,
@@ -130,9 +130,9 @@ def _target(default: str, *, disabled: bool) -> str:
     return _typed("target", disabled=disabled) if name == OTHER else name
 
 
-def _draft(default: str) -> str:
-    own = [] if default in DRAFT_STRATEGIES else [default]
-    names = [*DRAFT_STRATEGIES, *own, OTHER]
+def _draft(default: str, target: str) -> str:
+    choices = draft_choices(target)
+    names = [*choices, *({default} - set(choices)), OTHER]
     name = st.selectbox(
         "Draft",
         names,
@@ -141,8 +141,8 @@ def _draft(default: str) -> str:
         bind="query-params",
         help=f"What proposes tokens cheaply for the target to check. {_LIVE}",
     )
-    if name in DRAFT_STRATEGIES:
-        st.caption(DRAFT_STRATEGIES[name].capitalize() + ".")
+    if name in choices:
+        st.caption(choices[name].capitalize() + ".")
     return _typed("draft", disabled=False) if name == OTHER else name
 
 

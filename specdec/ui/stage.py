@@ -78,4 +78,4 @@ def _draw_final_tree(live: LiveRun) -> None:
             key="stretch",
         )
     picture = wrapped_picture(rounds, live.pair.tokenizer.token_text, stretch)
-    panels.draw_final_tree(picture, f"final_tree_{id(live)}_{stretch.start}")
+    panels.draw_final_tree(picture, f"final_graph_{id(live)}_{stretch.start}")

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from html import escape
 
 from specdec.records import Drafted, TokenRecord, TokenStatus
-from specdec.ui.facts import TextOf, token_facts, visible
+from specdec.ui.facts import CONTROL_PICTURES, TextOf, token_facts, visible
 from specdec.ui.palette import LOOKS
 
 CHUNK_TOKENS = 100
+SHOWN_CONTROLS = {code: sign for code, sign in CONTROL_PICTURES.items() if chr(code) not in "\n\t"}
 WORD_JOINER = "\u2060"
 HALF_CHARACTER = "\\x"
 """How the display text of a token begins whose bytes are only a part of a character."""
@@ -97,7 +98,7 @@ def _first_chain(candidates: Sequence[TokenRecord]) -> list[TokenRecord]:
 def _span(text: str, status: TokenStatus, facts: str) -> str:
     return (
         f'<label class="tk {status}" data-f="{escape_attribute(facts)}">'
-        f'<input type="radio" name="tk">{escape(text)}</label>'
+        f'<input type="radio" name="tk">{escape(text.translate(SHOWN_CONTROLS))}</label>'
     )
 
 
@@ -145,6 +146,8 @@ STYLE = f"""<style>
 .st-key-answer:has(.tk:hover) .tk:focus-within:not(:hover)::after {{display: none}}
 .st-key-answer_hint {{position: absolute; left: 1rem; right: 1rem; bottom: 0; height: 7rem}}
 .st-key-answer:has(.tk:hover, .tk:focus-within) .st-key-answer_hint {{opacity: 0}}
+.st-key-live_tree, .st-key-final_tree {{overflow-x: auto}}
+.st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: 620px}}
 .legend {{display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.85rem}}
 .legend .sign {{cursor: help}}
 {_status_rules()}

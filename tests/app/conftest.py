@@ -21,7 +21,7 @@ def model():
 
 @pytest.fixture
 def shelf(tmp_path, model):
-    return toy_shelf(tmp_path, model, broken="broken")
+    return toy_shelf(tmp_path, model)
 
 
 @pytest.fixture

@@ -91,10 +91,10 @@ def test_stop_takes_effect_while_the_weights_are_on_their_way(begin, tmp_path):
     assert (live.phase, live.run, live.saved) == (Phase.STOPPED, None, [])
 
 
-def test_a_model_that_cannot_be_opened_is_an_error_with_its_sentence(begin, tmp_path):
-    live = finished(begin(shelf=toy_shelf(tmp_path, broken="toy")))
+def test_a_model_that_cannot_be_opened_is_an_error_with_its_sentence(begin):
+    live = finished(begin(replace(CONFIG, target="broken")))
     assert live.phase is Phase.FAILED
-    assert live.error == "There is no model toy; choose another."
+    assert live.error == "There is no model broken; choose another."
 
 
 def test_a_target_that_fails_half_way_keeps_the_rounds_before(begin, tmp_path):
@@ -137,7 +137,7 @@ def test_new_settings_take_effect_in_the_next_round(begin, tmp_path):
 def test_a_draft_that_cannot_be_opened_leaves_the_run_as_it_was(begin, tmp_path):
     gate = threading.Semaphore(30)
     model = SkippingToy(gate=gate)
-    shelf = toy_shelf(tmp_path, model, broken="nothing")
+    shelf = toy_shelf(tmp_path, model)
     live = begin(replace(CONFIG, max_tokens=120), shelf=shelf)
     wait_for(lambda: live.recording is not None and gate._value == 0)
     live.change(4, Sampler(1.0), "nothing")

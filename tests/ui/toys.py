@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,20 +74,24 @@ class WritingToy(SkippingToy):
         return row
 
 
-def toy_shelf(folder: Path, model: ToyModel | None = None, *, broken: str = "") -> ModelShelf:
-    """Return a shelf on which every name is `model`; the name `broken` cannot be opened."""
+def toy_load(folder: Path, models: Mapping[str, ToyModel]):
+    """Return what a shelf loads with, so that `models` are there and no others."""
     write_tiny_tokenizer(folder, vocab_size=VOCAB_SIZE)
     tokenizer = Tokenizer.load(folder)
-    model = model or SkippingToy()
 
     def load(name, backend, progress=None):
-        if name == broken:
-            raise ModelError(f"There is no model {name}; choose another.")
         if progress:
             progress(1, 2, f"fetching {name}")
-        return LoadedModel(model, tokenizer)
+        if name not in models:
+            raise ModelError(f"There is no model {name}; choose another.")
+        return LoadedModel(models[name], tokenizer)
 
-    return ModelShelf(load)
+    return load
+
+
+def toy_shelf(folder: Path, model: ToyModel | None = None) -> ModelShelf:
+    """Return a shelf that holds `model` by the name of "toy", and nothing else."""
+    return ModelShelf(toy_load(folder, {"toy": model or SkippingToy()}))
 
 
 def finished(live: LiveRun, timeout_s: float = 20.0) -> LiveRun:

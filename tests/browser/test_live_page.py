@@ -1,0 +1,148 @@
+"""The live page in Chromium. After every test: nothing left the machine, no red line was logged."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from specdec.ui.token_text import SHOWN_CONTROLS
+
+OVER = ".st-key-replay button:visible:not([disabled])"
+RUNNING = ".st-key-stop button:visible:not([disabled])"
+
+
+def generate(tab):
+    tab.click(".st-key-generate button:visible")
+    tab.wait_for_selector(RUNNING, timeout=30_000)
+
+
+def wait_until_over(tab):
+    tab.wait_for_selector(OVER, timeout=90_000)
+
+
+def text_of(tab):
+    """Return the answer as it stands on the page."""
+    return tab.evaluate(
+        "[...document.querySelectorAll('.tk:not(.mark)')].map(e => e.textContent).join('')"
+    )
+
+
+def poll(tab, condition, timeout_s=20.0):
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s
+        tab.wait_for_timeout(50)
+
+
+def canvas_is_blank(tab):
+    """Say whether the tree's canvas shows nothing but its background."""
+    frame = next(f for f in tab.frames if "agraph" in f.url)
+    return frame.evaluate(
+        """() => {
+            const canvas = document.querySelector('canvas');
+            if (!canvas) return true;
+            const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            return !new Uint32Array(data.data.buffer).some(pixel => pixel !== 0);
+        }"""
+    )
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
+def test_a_run_is_drawn_from_its_first_token_to_its_last(open_tab, scheme, width):
+    tab = open_tab("max_tokens=256", scheme=scheme, width=width)
+    generate(tab)
+    tab.wait_for_selector(".tk", timeout=30_000)
+    poll(tab, lambda: not canvas_is_blank(tab))
+    wait_until_over(tab)
+    tab.wait_for_selector("text=drafted tokens accepted")
+    poll(tab, lambda: not canvas_is_blank(tab))
+    assert tab.locator("canvas.marks, .stVegaLiteChart").count() >= 6
+    assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_stop_ends_a_run_and_keeps_its_text(open_tab, server):
+    before = len(server.saved())
+    tab = open_tab("max_tokens=1024")
+    generate(tab)
+    tab.wait_for_selector(".tk.accepted", timeout=30_000)
+    tab.click(".st-key-stop button:visible")
+    poll(tab, lambda: len(server.saved()) > before, 5)
+    saved = server.saved()[-1]
+    assert saved["finish_reason"] == "stopped"
+    wait_until_over(tab)
+    assert "you stopped it" in tab.content()
+    half = "\N{REPLACEMENT CHARACTER}"
+    assert text_of(tab).rstrip(half) == saved["text"].translate(SHOWN_CONTROLS).rstrip(half)
+
+
+@pytest.mark.parametrize("how", ["reload", "close"])
+def test_a_tab_that_goes_away_keeps_the_partial_run(open_tab, server, how):
+    before = len(server.saved())
+    tab, other = open_tab("max_tokens=1024"), open_tab()
+    generate(tab)
+    tab.wait_for_selector(".tk.accepted", timeout=30_000)
+    if how == "reload":
+        tab.reload()
+        tab.wait_for_selector(".st-key-generate button:visible:not([disabled])")
+    else:
+        tab.close()
+    poll(other, lambda: len(server.saved()) > before, 10)
+    assert server.saved()[-1]["rounds"] > 0
+    assert server.saved()[-1]["finish_reason"] == "stopped"
+
+
+def test_two_tabs_run_at_once(open_tab, server):
+    before = len(server.saved())
+    first, second = open_tab("max_tokens=128&seed=1"), open_tab("max_tokens=128&seed=2")
+    generate(first)
+    generate(second)
+    wait_until_over(first)
+    wait_until_over(second)
+    texts = {text_of(first), text_of(second)}
+    assert len(texts) == 2
+    assert len(server.saved()) == before + 2
+
+
+def test_what_a_model_writes_runs_nowhere_and_is_shown_as_text(open_tab):
+    tab = open_tab("max_tokens=128&target=another+model+%E2%80%A6&temperature=0")
+    tab.fill(".st-key-target_name input", "hostile")
+    tab.keyboard.press("Enter")
+    generate(tab)
+    tab.wait_for_selector(".tk", timeout=30_000)
+    wait_until_over(tab)
+    assert "<script>window.ran=1</script> <img src=x onerror=window.ran=1>" in text_of(tab)
+    assert "**b** $x$ :red[y] [a](javascript:alert(1)) \n\n# no heading\n" in text_of(tab)
+    for frame in tab.frames:
+        assert frame.evaluate("window.ran") is None
+    canvas = tab.frame_locator(".st-key-final_tree iframe").locator("canvas")
+    box = canvas.bounding_box()
+    for step in range(12):
+        tab.mouse.move(box["x"] + 40 + step * 55, box["y"] + 60)
+        tab.wait_for_timeout(120)
+    for frame in tab.frames:
+        assert frame.evaluate("window.ran") is None
+
+
+def test_everything_can_be_reached_with_the_keyboard(open_tab):
+    tab = open_tab("max_tokens=64")
+    tab.focus(".st-key-generate button:visible")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(RUNNING, timeout=30_000)
+    wait_until_over(tab)
+    tab.focus(".tk input >> nth=0")
+    tab.keyboard.press("ArrowRight")
+    focused = "document.activeElement.parentElement"
+    assert tab.evaluate(f"{focused}.classList.contains('tk')")
+    content = tab.evaluate(f"getComputedStyle({focused}, '::after').content")
+    assert "round" in content
+    tab.keyboard.press("Tab")
+    assert not tab.evaluate(f"{focused}.classList.contains('tk')")
+
+
+def test_settings_travel_in_the_url(open_tab):
+    tab = open_tab("k=7&temperature=1.2&link=same+city+(10+ms)&draft=ngram")
+    assert "7" in tab.inner_text(".st-key-k")
+    assert "1.20" in tab.inner_text(".st-key-temperature")
+    assert tab.input_value(".st-key-draft input") == "ngram"
+    assert tab.input_value(".st-key-link input") == "same city (10 ms)"
