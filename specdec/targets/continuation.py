@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from specdec.errors import TargetError
 from specdec.records import Draft
 from specdec.targets.faults import OnWait
 from specdec.targets.http import Connection
 from specdec.targets.rows import Row
 from specdec.targets.wire import COMPLETIONS_PATH, Answer, Dialect, in_order, reading
 
-WritePrompt = Callable[[Sequence[int]], str | list[int]]
-"""Turns the token ids of a context into what the server reads: the ids, or a text."""
+WritePrompt = Callable[[Sequence[int]], tuple[str | list[int], int]]
+"""Turns a context into what the server reads, ids or a text, and says how many of its last tokens
+this leaves out."""
 
 
 class Continuation:
@@ -44,21 +46,33 @@ class Continuation:
         draft: Draft,
         on_wait: OnWait | None = None,
     ) -> Answer:
-        num_tokens = max(draft.depths, default=-1) + 2
-        reply = connection.post(self.path, self.request(context, num_tokens), on_wait)
+        prompt, num_held = self._write_prompt(context)
+        whole = behind(context[len(context) - num_held :], draft)
+        num_tokens = max(whole.depths, default=-1) + 2
+        temperature = 0.0 if self._greedy else 1.0
+        request = self._dialect.request(prompt, num_tokens, temperature)
+        reply = connection.post(self.path, request, on_wait)
         with reading():
             positions = self.read(reply.body)
-        return Answer.of(reply, align(draft, positions))
-
-    def request(self, context: Sequence[int], num_tokens: int) -> dict[str, Any]:
-        """Word a request for `num_tokens` tokens after `context`."""
-        temperature = 0.0 if self._greedy else 1.0
-        return self._dialect.request(self._write_prompt(context), num_tokens, temperature)
+        rows = align(whole, positions)[num_held:]
+        if rows[0] is None:
+            raise TargetError(
+                "The text so far ends inside a character, which this server takes no part of, and "
+                "by itself it would have begun another; use a server that takes token ids."
+            )
+        return Answer.of(reply, rows)
 
     def read(self, body: Any) -> list[tuple[int | None, Row]]:
         """Return (chosen token, row) for every position; a token of None cannot be told."""
         (choice,) = in_order(body, 1)
         return self._dialect.generated(choice, greedy=self._greedy)
+
+
+def behind(held: Sequence[int], draft: Draft) -> Draft:
+    """Return `draft` behind a chain of tokens that could not be sent."""
+    parents = [*range(-1, len(held) - 1), *(parent + len(held) for parent in draft.parents)]
+    distributions = (*[None] * len(held), *draft.distributions)
+    return Draft((*held, *draft.token_ids), tuple(parents), distributions)
 
 
 def align(draft: Draft, positions: Sequence[tuple[int | None, Row]]) -> list[Row | None]:

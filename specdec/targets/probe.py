@@ -21,7 +21,7 @@ from specdec.targets.capabilities import Capabilities
 from specdec.targets.continuation import WritePrompt
 from specdec.targets.faults import HttpError, OnWait
 from specdec.targets.http import Connection
-from specdec.targets.prompts import TextPrompt
+from specdec.targets.prompts import IdPrompt, TextPrompt
 from specdec.targets.rows import Row, TokenNames
 from specdec.targets.servers import (
     CONTINUATION,
@@ -157,7 +157,6 @@ class _Prober:
             return kind, DEFAULT_CONTEXT_LENGTH  # no model list, which is nobody's duty
         if kind == "auto":
             kind = recognise(reply.headers, reply.body)
-        self.note("server", SERVERS[kind].title)
         models = reply.body.get("data") if isinstance(reply.body, dict) else None
         with reading():
             known = {str(model["id"]): model for model in models or ()}
@@ -231,7 +230,7 @@ class _Prober:
         self, dialect: Dialect, takes_ids: bool, max_tokens: int, temperature: float
     ) -> Any:
         text = TextPrompt(self.tokenizer, adds_start_token=False)
-        prompt = self.prompt if takes_ids else text(self.prompt)
+        prompt = self.prompt if takes_ids else text(self.prompt)[0]
         request = dialect.request(prompt, max_tokens, temperature)
         return self.connection.post(COMPLETIONS_PATH, request, self.on_wait).body
 
@@ -273,7 +272,7 @@ class _Prober:
 
     def prompt_writer(self, written: _Written) -> WritePrompt:
         if written.takes_ids:
-            return list
+            return IdPrompt()
         surplus = (written.num_prompt_tokens or 0) - len(self.prompt)
         if surplus == 1:
             self.note("start token", "added to every text by the server")
@@ -342,7 +341,6 @@ class _Prober:
     def round_trip_s(self, server: Server) -> float:
         """Return the shortest of some requests that make the server do next to nothing."""
         trips = [self.connection.get(server.health_path).call_s for _ in range(RTT_REPEATS)]
-        self.note("round trip", f"{min(trips) * 1e3:.1f} ms")
         return min(trips)
 
     def wanted(self, dialect: Dialect) -> int:

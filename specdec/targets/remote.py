@@ -98,7 +98,7 @@ class RemoteTarget:
 
     def write_prompt(self, token_ids: Sequence[int]) -> str | list[int]:
         """Return a context as the server reads it: as ids, or as a text."""
-        return self._probed.write_prompt(token_ids)
+        return self._probed.write_prompt(token_ids)[0]
 
     @property
     def quota(self) -> Quota | None:

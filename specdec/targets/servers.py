@@ -12,6 +12,7 @@ from typing import Any
 
 from specdec.targets.continuation import Continuation, WritePrompt
 from specdec.targets.prefixes import CompletionPrefixes, LlamaServerPrefixes, Prefixes
+from specdec.targets.prompts import IdPrompt
 from specdec.targets.score import Echo, PromptLogprobs, Score, SglangGenerate
 from specdec.targets.wire import Dialect, WireProtocol
 
@@ -94,11 +95,11 @@ _FORMS: Mapping[str, Callable[[Dialect], WireProtocol]] = {
 
 
 def make_protocol(
-    form: str, dialect: Dialect, write_prompt: WritePrompt = list, *, greedy: bool = True
+    form: str, dialect: Dialect, write_prompt: WritePrompt | None = None, *, greedy: bool = True
 ) -> WireProtocol:
     """Build the protocol behind the wording `form`; the rest is for continuations only."""
     if form == CONTINUATION:
-        return Continuation(dialect, write_prompt, greedy=greedy)
+        return Continuation(dialect, write_prompt or IdPrompt(), greedy=greedy)
     return _FORMS[form](dialect)
 
 

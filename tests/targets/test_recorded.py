@@ -134,7 +134,7 @@ def test_mlx_hides_the_chosen_token_behind_an_unsorted_list(dialect):
 
 def test_mlx_follows_a_draft_as_long_as_it_agrees(httpserver):
     dialect = Dialect("default_model", TokenNames(NoWords()), 5, chat_logprobs=True)
-    protocol = Continuation(dialect, lambda ids: "The capital of France is")
+    protocol = Continuation(dialect, lambda ids: ("The capital of France is", 0))
     name = "mlx_lm/01_plain_text_top5"
     httpserver.expect_request("/v1/completions").respond_with_handler(lambda r: replay(name))
     draft = Draft.chain([PARIS, STOP, THE, THE])
