@@ -66,7 +66,7 @@ def slices(trace, lane):
     ]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(runs())
 def test_every_run_gives_a_valid_trace(run):
     jsonschema.validate(perfetto_trace(run), SCHEMA)
@@ -78,7 +78,7 @@ def test_the_exported_bytes_are_strict_json(tmp_path):
     jsonschema.validate(json.loads(data, parse_constant=pytest.fail), SCHEMA)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(runs())
 def test_the_slices_of_a_lane_follow_each_other(run):
     trace = perfetto_trace(run)

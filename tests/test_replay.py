@@ -39,7 +39,7 @@ def test_totals_alone_are_one_moment(tmp_path):
     assert [moment.event for moment in timeline(bare)] == [run.summary]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(runs())
 def test_any_run_can_be_played(run):
     assert timeline(run)[-1].event == run.summary

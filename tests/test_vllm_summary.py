@@ -102,7 +102,7 @@ class TestWriting:
         by_length = metrics["acceptance_histogram_by_draft_length"]
         assert sum(map(sum, by_length.values())) == metrics["num_spec_steps"]
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(runs())
     def test_what_was_written_is_read_with_the_same_counts(self, run):
         back = parse(vllm_summary(run)).summary
