@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer as Engine
+from tokenizers import processors
 
 from specdec.errors import TargetError
+from specdec.models.tokenizer import Tokenizer
 from specdec.sampling import Sampler
 from specdec.targets.http import Connection
 from specdec.targets.probe import Probed, probe
 from specdec.targets.remote import connect
+from tests.models.tiny import write_tiny_tokenizer
 from tests.targets.toy_server import ToyServer
 
 FULL, GREEDY, TOP_20, TOP_21 = Sampler(1.0), Sampler(0.0), Sampler(0.8, 20), Sampler(0.8, 21)
@@ -144,6 +148,36 @@ def test_an_unknown_model_is_named_with_those_there_are(look):
 def test_a_server_of_zeros_cannot_verify(look, cap):
     with pytest.raises(TargetError, match=r"zeros|add up to"):
         look(zeros=True, cap=cap)
+
+
+def test_a_server_without_log_probabilities_cannot_verify(look):
+    with pytest.raises(TargetError, match="returns no log-probabilities"):
+        look(silent=True)
+
+
+@pytest.fixture
+def starting(tmp_path) -> Tokenizer:
+    """Return a tokenizer that puts <|im_start|> (1) before a text, as Llama's does."""
+    write_tiny_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    engine = Engine.from_file(str(file))
+    engine.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+    )
+    engine.save(str(file))
+    return Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("start_token", [None, 1])
+def test_a_start_token_is_sent_once_whoever_adds_it(httpserver, endpoint, starting, start_token):
+    server = ToyServer(starting, takes_ids=False, start_token=start_token)
+    server.mount(httpserver)
+    connection = Connection(endpoint(), sleep=lambda s: None)
+    probed = probe(connection, starting)
+    context = starting.encode("the tin", add_special_tokens=True)
+    text, _ = probed.write_prompt(context)
+    assert text == ("the tin" if start_token else "<|im_start|>the tin")
+    assert server._prompts(text) == [context]
 
 
 def test_a_missing_key_is_named_before_anything_is_asked(endpoint, tokenizer, httpserver):

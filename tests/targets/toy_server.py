@@ -41,7 +41,8 @@ class ToyServer:
     """What the server can do and gets wrong.
 
     `naming` is "id", "text" or "objects"; `echo` and `prompt_logprobs` are "right", "refused",
-    "ignored", "zeros", "null" or "shifted"; with `zeros`, all it writes has log-probability 0.
+    "ignored", "zeros", "null" or "shifted"; with `zeros`, all it writes has log-probability 0,
+    with `silent` it has none; `start_token` is put before every text.
     """
 
     tokenizer: Tokenizer
@@ -56,6 +57,8 @@ class ToyServer:
     after_temperature: bool = False
     strict: bool = False
     zeros: bool = False
+    silent: bool = False
+    start_token: int | None = None
     models: tuple[str, ...] = ("toy",)
     server_s: float | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -103,7 +106,8 @@ class ToyServer:
 
     def _prompts(self, prompt: Any) -> list[list[int]]:
         if isinstance(prompt, str):
-            return [self._with_controls(prompt)]
+            start = [] if self.start_token is None else [self.start_token]
+            return [[*start, *self._with_controls(prompt)]]
         if not self.takes_ids:
             raise ValueError("prompt must be of type str")
         many = isinstance(prompt[0], list)
@@ -126,6 +130,8 @@ class ToyServer:
             positions.append(0.0 * logits if self.zeros else _logprobs(logits / shown))
             written.append(int(logits.argmax()) if temperature == 0 else self._draw(logits))
         choice: dict[str, Any] = {"index": index, "text": self.tokenizer.decode(written)}
+        if self.silent:
+            return choice | {"logprobs": None}
         scored = [_logprobs(self.model(prompt[:i])) for i in range(1, len(prompt))]
         if self.naming == "objects":
             choice["logprobs"] = {"content": [self._object(p, count) for p in positions]}
