@@ -85,19 +85,32 @@ class CachedContext:
         if self._cached != context[:committed]:
             committed = _common_prefix(self._cached, context)
             self._tree = Draft()
-        kept: list[int] = []
-        children = self._tree.children()
-        node = -1
-        for token_id in context[committed:-1]:
-            matches = [c for c in children[node + 1] if self._tree.token_ids[c] == token_id]
-            if not matches:
-                break
-            node = matches[0]
-            kept.append(node)
+        kept = self._tree_path(context[committed:-1])
         committed = min(committed, len(context) - 1)
         self.cache.gather(committed, [len(self._cached) + node for node in kept])
         self._cached = list(context[: committed + len(kept)])
         self._tree = Draft()
+
+    def _tree_path(self, tokens: Sequence[int]) -> list[int]:
+        """Return the nodes of the last tree along its longest path that begins `tokens`."""
+        children = self._tree.children()
+        ends = [-1]  # equal siblings are possible, so that several paths may read alike
+        for token_id in tokens:
+            further = [
+                child
+                for end in ends
+                for child in children[end + 1]
+                if self._tree.token_ids[child] == token_id
+            ]
+            if not further:
+                break
+            ends = further
+        path: list[int] = []
+        node = ends[0]
+        while node >= 0:
+            path.insert(0, node)
+            node = self._tree.parents[node]
+        return path
 
 
 def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
