@@ -28,7 +28,7 @@ LATENCY_ROUNDS = 10
 MAX_POINTS = 120
 
 RED, YELLOW, GREEN = "#ef4444", "#eab308", "#22c55e"
-_MEASURED, _PREDICTED = "#22c55e", "#94a3b8"
+MEASURED_COLOR, PREDICTED_COLOR = "#22c55e", "#94a3b8"
 _PARTS = {"draft": DRAFT_COLOR, "verify": VERIFY_COLOR, "link": LINK_COLOR, "other": OTHER_COLOR}
 
 
@@ -45,7 +45,7 @@ def round_up(value: float, steps: Sequence[float] = (1, 2, 5, 10)) -> float:
     return next(step * scale for step in steps if step * scale >= value * (1 - 1e-9))
 
 
-def _spec(chart: alt.TopLevelMixin) -> Spec:
+def bare_spec(chart: alt.TopLevelMixin) -> Spec:
     """Return a chart as a dictionary without its data."""
     spec: Spec = chart.to_dict()
     spec.pop("data", None)
@@ -53,13 +53,13 @@ def _spec(chart: alt.TopLevelMixin) -> Spec:
     return spec
 
 
-def _empty(*columns: str) -> alt.Chart:
+def empty_chart(*columns: str) -> alt.Chart:
     return alt.Chart(pd.DataFrame(columns=list(columns)))
 
 
 @cache
 def gauge_spec() -> Spec:
-    base = _empty("slot", "value", "color", "text", "caption")
+    base = empty_chart("slot", "value", "color", "text", "caption")
     arc = base.mark_arc(innerRadius=58, outerRadius=80).encode(
         theta=alt.Theta("value:Q").stack(True).scale(domain=[0, 1]),
         color=alt.Color("color:N").scale(None),
@@ -69,7 +69,7 @@ def gauge_spec() -> Spec:
         text="text:N", color=alt.Color("color:N").scale(None)
     )
     scale = base.mark_text(size=11, dy=20, color="#808495").encode(text="caption:N")
-    return _spec(
+    return bare_spec(
         arc + number.transform_filter("datum.slot == 0") + scale.transform_filter("datum.caption")
     )
 
@@ -77,7 +77,7 @@ def gauge_spec() -> Spec:
 def gauge_data(rate: float | None, num_rounds: int) -> Data:
     """Return the two arcs of the gauge and what is written in its middle."""
     share = 0.0 if rate is None else rate
-    color = _PREDICTED if rate is None else gauge_color(share)
+    color = PREDICTED_COLOR if rate is None else gauge_color(share)
     text = "–" if rate is None else f"{share:.0%}".replace("%", " %")
     caption = f"of the last {num_rounds} rounds" if num_rounds else "nothing drafted yet"
     return pd.DataFrame(
@@ -93,7 +93,7 @@ def gauge_data(rate: float | None, num_rounds: int) -> Data:
 
 @cache
 def speedup_spec() -> Spec:
-    base = _empty("against", "speedup", "end", "text")
+    base = empty_chart("against", "speedup", "end", "text")
     rows = alt.Y("against:N").sort(None).title(None).axis(labelLimit=150, labelPadding=8)
     bars = base.mark_bar(height=26, cornerRadiusEnd=3).encode(
         y=rows,
@@ -105,7 +105,7 @@ def speedup_spec() -> Spec:
         y=rows, x="speedup:Q", text="text:N"
     )
     even = base.mark_rule(strokeDash=[4, 4], color="#808495").encode(x=alt.datum(1))
-    return _spec(bars + ends + texts + even)
+    return bare_spec(bars + ends + texts + even)
 
 
 def speedup_data(tokens_per_s: float | None, baseline: Baseline | None, has_link: bool) -> Data:
@@ -126,7 +126,7 @@ def speedup_data(tokens_per_s: float | None, baseline: Baseline | None, has_link
 
 @cache
 def speed_spec() -> Spec:
-    base = _empty("round", "tokens_per_s", "baseline", "name", "end", "changed", "opacity")
+    base = empty_chart("round", "tokens_per_s", "baseline", "name", "end", "changed", "opacity")
     x = alt.X("round:Q").title("round").axis(tickMinStep=1, grid=False)
     y = alt.Y("tokens_per_s:Q").title("tokens per second").scale(nice=False, zero=True)
     line = base.mark_line(strokeWidth=2.5, color=GREEN).encode(x=x, y=y)
@@ -140,7 +140,7 @@ def speed_spec() -> Spec:
     changes = base.mark_rule(strokeDash=[2, 2], color=DRAFT_COLOR).encode(
         x="changed:Q", opacity=alt.Opacity("opacity:Q").scale(None)
     )
-    return _spec(line + ends + rules + named + changes)
+    return bare_spec(line + ends + rules + named + changes)
 
 
 def speed_data(
@@ -179,7 +179,7 @@ def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 @cache
 def latency_spec() -> Spec:
-    base = _empty("slot", "part", "ms", "end", "round")
+    base = empty_chart("slot", "part", "ms", "end", "round")
     bars = base.mark_bar().encode(
         x=alt.X("round:O").title("round").axis(labelAngle=0),
         y=alt.Y("ms:Q").title("milliseconds").stack("zero").scale(nice=False),
@@ -194,7 +194,7 @@ def latency_spec() -> Spec:
         ],
     )
     ends = base.mark_point(opacity=0).encode(y="end:Q")
-    return _spec(bars + ends)
+    return bare_spec(bars + ends)
 
 
 def latency_data(rounds: Sequence[RoundResult]) -> Data:
@@ -213,12 +213,12 @@ def latency_data(rounds: Sequence[RoundResult]) -> Data:
 
 @cache
 def position_spec() -> Spec:
-    base = _empty("position", "kind", "rate", "label")
+    base = empty_chart("position", "kind", "rate", "label")
     x = alt.X("position:O").title("position in the draft").axis(labelAngle=0)
     y = alt.Y("rate:Q").title("accepted up to here").scale(domain=[0, 1]).axis(format="%")
     kinds = (
         alt.Color("kind:N")
-        .scale(domain=["measured", "predicted"], range=[_MEASURED, _PREDICTED])
+        .scale(domain=["measured", "predicted"], range=[MEASURED_COLOR, PREDICTED_COLOR])
         .legend(orient="top", title=None, symbolSize=60)
     )
     tooltip = ["position:O", "kind:N", alt.Tooltip("rate:Q", format=".1%")]
@@ -232,7 +232,7 @@ def position_spec() -> Spec:
         .encode(x=x, y=y, color=kinds, tooltip=tooltip)
         .transform_filter("datum.kind == 'predicted'")
     )
-    return _spec(bars + line)
+    return bare_spec(bars + line)
 
 
 def position_data(summary: RunSummary, alpha: float | None) -> Data:
@@ -258,13 +258,13 @@ def mean_acceptance(rounds: Sequence[RoundResult]) -> float | None:
 
 @cache
 def histogram_spec() -> Spec:
-    base = _empty("length", "rounds")
-    bars = base.mark_bar(color=_MEASURED).encode(
+    base = empty_chart("length", "rounds")
+    bars = base.mark_bar(color=MEASURED_COLOR).encode(
         x=alt.X("length:O").title("accepted tokens in a round").axis(labelAngle=0),
         y=alt.Y("rounds:Q").title("rounds").axis(tickMinStep=1),
         tooltip=["length:O", "rounds:Q"],
     )
-    return _spec(bars)
+    return bare_spec(bars)
 
 
 def histogram_data(summary: RunSummary) -> Data:

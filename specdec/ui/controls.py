@@ -51,6 +51,8 @@ def start(config: RunConfig) -> None:
     loaders.this_tab().hold(live)
     st.session_state.live = live.start()
     st.session_state.show = None
+    for choice in ("round", "clicked", "stretch"):
+        st.session_state.pop(choice, None)
 
 
 def stop() -> None:
@@ -112,6 +114,13 @@ def draw_controls(config: RunConfig, *, moving: bool) -> None:
             on_click=replay,
             disabled=moving or current_show() is None,
             help="Shows the last run again from its own recording, at the speed chosen beside.",
+        )
+        st.toggle(
+            "Race",
+            key="race",
+            disabled=moving,
+            help="Afterwards the target writes its answer once more without a draft, by itself, "
+            "and both are played back on one clock.",
         )
         st.segmented_control(
             "Speed",

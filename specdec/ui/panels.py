@@ -109,6 +109,15 @@ def draw_text(view: RunView) -> None:
             )
 
 
+def draw_race_text(view: RunView, key: str, height_px: int) -> None:
+    """Draw a text in its colours, without the facts of its tokens."""
+    scroll = st.container(height=height_px, autoscroll=True, key=key)
+    with scroll, st.container(key=f"{key}_flow", gap=None):
+        for chunk in view.text.chunks:
+            st.html(chunk)
+        st.html(view.text.tail(view.pending) or "<span></span>")
+
+
 def summary_of(view: RunView) -> RunSummary:
     """Return the engine's summary, or that of the rounds shown so far."""
     return view.summary or summarise(
@@ -120,7 +129,7 @@ def draw_gauges(view: RunView, baseline: Baseline | None, *, has_link: bool) -> 
     """Draw the acceptance gauge and the speed-ups."""
     stats = view.stats
     rate = stats.draft_acceptance_rate if stats else None
-    _chart(
+    draw_chart(
         "Acceptance",
         "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
         "yellow from 50 %, red below.",
@@ -129,7 +138,7 @@ def draw_gauges(view: RunView, baseline: Baseline | None, *, has_link: bool) -> 
         f"Acceptance rate: {words.percent(rate)}",
     )
     emulated = " The link is emulated: a real wait around every call." if has_link else ""
-    _chart(
+    draw_chart(
         "Speed-up",
         "Tokens per second of this run over those of plain decoding by the same target, both "
         "measured on this machine: over the same link (one call per token crosses it), and by "
@@ -145,7 +154,7 @@ def draw_speed(view: RunView, baseline: Baseline | None, *, has_link: bool) -> N
     emulated = " (emulated)" if has_link else ""
     speed, latency = st.columns(2)
     with speed:
-        _chart(
+        draw_chart(
             "Tokens per second",
             "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
             f"measured{emulated and ', over the emulated link and without it'}. A dotted violet "
@@ -155,7 +164,7 @@ def draw_speed(view: RunView, baseline: Baseline | None, *, has_link: bool) -> N
             "Tokens per second by round",
         )
     with latency:
-        _chart(
+        draw_chart(
             "Time per round",
             f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
             f"passes. Verify: the target's. Link{emulated}: the network's share of the call. "
@@ -170,7 +179,7 @@ def draw_acceptance(view: RunView, summary: RunSummary) -> None:
     """Draw acceptance by position and the histogram of accepted lengths."""
     position, histogram = st.columns(2)
     with position:
-        _chart(
+        draw_chart(
             "Acceptance by position",
             "Bars: the share of drafted rounds in which every token up to this position was "
             "accepted, measured. Dashed: α to the power of the position, predicted by the closed "
@@ -180,7 +189,7 @@ def draw_acceptance(view: RunView, summary: RunSummary) -> None:
             "Acceptance by position, measured and predicted",
         )
     with histogram:
-        _chart(
+        draw_chart(
             "Accepted length",
             "How many drafted rounds accepted 0, 1, 2, … tokens, measured. One more token, "
             "resampled or bonus, comes with each round.",
@@ -190,11 +199,27 @@ def draw_acceptance(view: RunView, summary: RunSummary) -> None:
         )
 
 
-def _chart(title: str, meaning: str, data: charts.Data, spec: charts.Spec, alt: str) -> None:
-    """Draw a chart below its title, in a box whose height is known before the chart is there."""
+def draw_chart(
+    title: str,
+    meaning: str,
+    data: charts.Data,
+    spec: charts.Spec,
+    alt: str,
+    height_px: int = charts.HEIGHT_PX,
+) -> None:
+    """Draw a chart below its title, in a box whose height is known before the chart is there.
+
+    Args:
+        title: of the chart.
+        meaning: definition of what it shows, and whether it is measured, predicted or emulated.
+        data: changes with every update.
+        spec: never changes.
+        alt: what a screen reader says.
+        height_px: of the chart.
+    """
     st.markdown(f"**{title}**", help=meaning)
-    with st.container(height=charts.HEIGHT_PX + 4, border=False):
-        st.vega_lite_chart(data, spec, height=charts.HEIGHT_PX, alt=alt)
+    with st.container(height=height_px + 4, border=False):
+        st.vega_lite_chart(data, spec, height=height_px, alt=alt)
 
 
 def draw_welcome() -> None:

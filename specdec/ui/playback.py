@@ -35,6 +35,11 @@ class Playhead:
         self._seen_at_s = now_s
         return self._position_s
 
+    @property
+    def place_s(self) -> float:
+        """Return the place on the clock as it was last asked for."""
+        return self._position_s
+
 
 class Show:
     """The part of a recording that has been shown so far."""

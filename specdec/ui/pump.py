@@ -116,6 +116,16 @@ class LiveRun:
         """Ask the run to end after the event it is at; returns at once."""
         self._stopped.set()
 
+    def decode_plainly(self) -> None:
+        """Run plain decoding of the same target, now that the run is over, for comparison."""
+        if self.run is None or self._thread.is_alive():
+            return
+        self._stopped.clear()
+        self._thread = threading.Thread(
+            target=self._compare, name="specdec plain decoding", daemon=True
+        )
+        self._thread.start()
+
     def join(self, timeout_s: float | None = None) -> None:
         """Wait until everything is over, the plain decoding of a race included."""
         self._thread.join(timeout_s)
@@ -125,8 +135,8 @@ class LiveRun:
         return self._phase
 
     @property
-    def is_racing(self) -> bool:
-        """Say whether plain decoding is running for the race."""
+    def is_comparing(self) -> bool:
+        """Say whether plain decoding is running, for a race or an audit."""
         return self.plain is not None and self._thread.is_alive()
 
     @property
@@ -174,10 +184,8 @@ class LiveRun:
             self._prepare()
             self._measure_baseline()
             self._speculate()
-            if self.race:
-                self._decode_plainly()
         except _StopError:
-            self._end(Phase.STOPPED)
+            self._phase = Phase.STOPPED
         except SpecdecError as failure:
             self._fail(str(failure))
         except Exception as failure:
@@ -186,15 +194,12 @@ class LiveRun:
                 f"Something went wrong inside SpeculatoViz ({type(failure).__name__}: {failure}). "
                 "The terminal it was started from shows where; the tokens so far are kept."
             )
-
-    def _end(self, phase: Phase) -> None:
-        """Enter a last phase; the run's own end is not overwritten by that of a race."""
-        if not self._phase.is_over:
-            self._phase = phase
+        if self.race and self._phase is Phase.FINISHED:
+            self._compare()
 
     def _fail(self, error: str) -> None:
         self.error = error
-        self._end(Phase.FAILED)
+        self._phase = Phase.FAILED
 
     def _load(self, name: str, backend: str) -> LoadedModel:
         future = self._shelf.request(name, backend)
@@ -277,9 +282,8 @@ class LiveRun:
             self.run = recorder.run(error)
             # The one place where a run leaves the page for the store.
             self._hand_over(self.run)
-        self._end(
-            Phase.FAILED if self.run.summary.finish_reason is FinishReason.ERROR else Phase.FINISHED
-        )
+        failed = self.run.summary.finish_reason is FinishReason.ERROR
+        self._phase = Phase.FAILED if failed else Phase.FINISHED
 
     def _hand_over(self, run: Run) -> None:
         try:
@@ -287,11 +291,16 @@ class LiveRun:
         except SpecdecError as failure:
             self.notice = f"This run could not be saved. {failure}"
 
-    def _decode_plainly(self) -> None:
+    def _compare(self) -> None:
         """Run the target by itself over the same link, with nothing else going on."""
         assert self.pair is not None
         self.plain = Recording(self.pair.tokenizer.stream())
-        self._follow(self._plain_events(self.config.max_tokens, ends=True), self.plain.add)
+        try:
+            self._follow(self._plain_events(self.config.max_tokens, ends=True), self.plain.add)
+        except _StopError:
+            self.notice = "Plain decoding was stopped; what it wrote is compared."
+        except SpecdecError as failure:
+            self.notice = f"Plain decoding failed. {failure}"
 
     def _plain_events(self, max_tokens: int, *, ends: bool) -> Generator[Event, None, None]:
         assert self.pair is not None

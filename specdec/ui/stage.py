@@ -10,7 +10,7 @@ import time
 
 import streamlit as st
 
-from specdec.ui import controls, panels, words
+from specdec.ui import controls, panels, study, words
 from specdec.ui.pump import LiveRun
 from specdec.ui.run_view import RunView
 from specdec.ui.token_tree import slices, wrapped_picture
@@ -58,8 +58,12 @@ def _draw_run(*, final: bool) -> None:
         st.caption(words.plain(words.totals(summary)))
     with right:
         panels.draw_gauges(view, live.baseline, has_link=has_link)
+    if final:
+        _draw_copy(view)
     panels.draw_speed(view, live.baseline, has_link=has_link)
     panels.draw_acceptance(view, summary)
+    if final:
+        study.draw(live)
 
 
 def _draw_final_tree(live: LiveRun) -> None:
@@ -78,4 +82,10 @@ def _draw_final_tree(live: LiveRun) -> None:
             key="stretch",
         )
     picture = wrapped_picture(rounds, live.pair.tokenizer.token_text, stretch)
-    panels.draw_final_tree(picture, f"final_graph_{id(live)}_{stretch.start}")
+    clicked = panels.draw_final_tree(picture, f"final_graph_{id(live)}_{stretch.start}")
+    study.choose(clicked)
+
+
+def _draw_copy(view: RunView) -> None:
+    with st.popover("Copy the text", icon=":material/content_copy:", key="copy"):
+        st.code(view.text.plain, language=None, wrap_lines=True, height=240)

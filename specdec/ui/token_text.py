@@ -130,9 +130,9 @@ def _status_rules() -> str:
 STYLE = f"""<style>
 .st-key-answer {{position: relative; padding-bottom: 7.5rem}}
 .st-key-answer_text, .st-key-answer_text div {{position: static}}
-.st-key-answer_flow {{display: block; white-space: pre-wrap; unicode-bidi: plaintext;
-  overflow-wrap: anywhere; line-height: 1.8}}
-.st-key-answer_flow div {{display: inline}}
+.st-key-answer_flow, .st-key-race_0_flow, .st-key-race_1_flow {{display: block;
+  white-space: pre-wrap; unicode-bidi: plaintext; overflow-wrap: anywhere; line-height: 1.8}}
+.st-key-answer_flow div, .st-key-race_0_flow div, .st-key-race_1_flow div {{display: inline}}
 .tk {{text-underline-offset: 3px; border-radius: 3px; cursor: default; display: inline}}
 .tk input {{position: absolute; opacity: 0; width: 1px; height: 1px; margin: 0;
   pointer-events: none}}
@@ -148,6 +148,7 @@ STYLE = f"""<style>
 .st-key-answer:has(.tk:hover, .tk:focus-within) .st-key-answer_hint {{opacity: 0}}
 .st-key-live_tree, .st-key-final_tree {{overflow-x: auto}}
 .st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: 620px}}
+.st-key-race_1 .tk {{background: none; text-decoration: none}}
 .legend {{display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.85rem}}
 .legend .sign {{cursor: help}}
 {_status_rules()}

@@ -38,7 +38,7 @@ def state_word(live: LiveRun) -> tuple[str, str]:
         case Phase.FAILED:
             return "red", "Failed"
         case Phase.FINISHED:
-            return ("violet", "Plain decoding") if live.is_racing else ("green", "Finished")
+            return ("violet", "Plain decoding") if live.is_comparing else ("green", "Finished")
 
 
 def ending(summary: RunSummary) -> str:
@@ -56,8 +56,8 @@ def baseline_words(baseline: Baseline, *, is_new: bool, has_link: bool) -> str:
     when = "just before this run" if is_new else "earlier in this session"
     over = " over the emulated link" if has_link else ""
     return (
-        f"Baseline: plain decoding of {baseline.num_tokens} tokens{over}, measured {when}: "
-        f"{baseline.tokens_per_s:.1f} tokens/s"
+        f"baseline {baseline.tokens_per_s:.1f} tokens/s: plain decoding of "
+        f"{baseline.num_tokens} tokens{over}, measured {when}"
     )
 
 
@@ -73,3 +73,10 @@ def totals(summary: RunSummary) -> str:
         f"accepted ({percent(summary.draft_acceptance_rate)}); {calls}, "
         f"{summary.tokens_per_target_call:.1f} tokens per target call."
     )
+
+
+def link_kind(live: LiveRun) -> str:
+    """Return "emulated" or "measured" for the link of a run, and nothing where there is none."""
+    if live.config.rtt_ms > 0:
+        return "emulated"
+    return "measured" if live.baseline is not None and live.baseline.link_s > 0 else ""

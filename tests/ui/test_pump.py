@@ -124,7 +124,7 @@ def test_new_settings_take_effect_in_the_next_round(begin, tmp_path):
     gate = threading.Semaphore(30)
     model = SkippingToy(gate=gate)
     live = begin(replace(CONFIG, max_tokens=120), shelf=toy_shelf(tmp_path, model))
-    wait_for(lambda: live.recording and len(live.recording.frames) > 4 and gate._value == 0)
+    wait_for(lambda: live.phase is Phase.VERIFYING and gate._value == 0)
     live.change(7, Sampler(0.5), "ngram")
     wait_for(lambda: live._settings.drafter.name == "ngram")
     for _ in range(500):
