@@ -23,10 +23,10 @@ SPEAKABLE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?"
 
 @contextmanager
 def running(
-    command: Sequence[str], health: str, log: Path, *, start_s: float = 120.0
+    command: Sequence[str], health: str, log: Path, *, start_s: float = 120.0, **variables: str
 ) -> Iterator[None]:
     """Run a server until the end of the block; it is ready when `health` answers 200."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:

@@ -17,6 +17,7 @@ from specdec.drafters.model import ModelDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.endpoints import Endpoint
 from specdec.engine import RoundSettings, generate
+from specdec.models.hub import resolve
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import Draft, FinishReason, RoundResult, RunSummary
@@ -116,3 +117,21 @@ def test_with_its_prompt_cache_it_dies_and_the_run_says_so(folder, tmp_path):
     assert "--prompt-cache-size 0" in (summary.error or "")
     assert emitted(rounds)
     assert summary.num_tokens == len(emitted(rounds))
+
+
+@pytest.mark.weights
+def test_a_language_model_writes_the_same_sentence_here_and_there(tmp_path):
+    folder = resolve("smollm2-135m")
+    tokenizer, model = Tokenizer.load(folder), PortableModel.load(folder, "smollm2")
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}]
+    )
+    here, _ = run(LocalTarget(model), NoDrafter(), prompt, k=0, num_tokens=8)
+    endpoint, server = serve(folder, tmp_path / "server.log", "--prompt-cache-size", "0")
+    with server:
+        target = connect(endpoint, tokenizer)
+        there, summary = run(target, ModelDrafter(model), prompt, num_tokens=8)
+    assert summary.error is None
+    assert summary.draft_acceptance_rate == 1.0
+    assert emitted(there) == emitted(here)
+    assert "Paris" in tokenizer.decode(emitted(there))
