@@ -8,19 +8,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import unicodedata
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, fields
-from typing import Any, NoReturn
+from dataclasses import fields
+from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
+from specdec import cli_files
+from specdec.cli_text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate, measure_baseline
-from specdec.errors import ModelError, SettingsError, SpecdecError
-from specdec.metrics import Baseline
+from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError
 from specdec.models import hub
 from specdec.pair import DRAFT_STRATEGIES, LoadedModel, Pair, load_model, make_pair
 from specdec.records import (
@@ -28,17 +29,12 @@ from specdec.records import (
     Prefilled,
     RoundResult,
     RunSummary,
-    TokenStatus,
 )
 from specdec.run import Run, RunRecorder
-from specdec.settings import BACKENDS, RunConfig, Settings
+from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft
 from specdec.targets.remote import RemoteTarget
+from specdec.trace import write_trace
 
-STYLES = {
-    TokenStatus.ACCEPTED: "green",
-    TokenStatus.RESAMPLED: "bold yellow",
-    TokenStatus.BONUS: "blue underline",
-}
 CHECK_PROMPT = "What is the capital of France?"
 CHECK_TOKENS = 8
 
@@ -61,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except SpecdecError as error:
         errors.print(Text(printable(str(error))))
-        return 2 if isinstance(error, SettingsError | ModelError) else 1
+        return 2 if isinstance(error, SettingsError | ModelError | TraceError) else 1
     except KeyboardInterrupt:
         errors.print("Interrupted.")
         return 130
@@ -74,11 +70,29 @@ def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
     write = commands.add_parser("generate", help="answer a prompt by speculative decoding")
     write.add_argument("prompt", help="what to answer; - reads it from standard input")
     _add_run_options(write, defaults)
+    write.add_argument(
+        "--save", metavar="FILE", help="keep the run as a trace, for replay and diff"
+    )
     write.add_argument("--json", action="store_true", help="print one JSON document")
     write.add_argument(
         "--no-baseline", action="store_true", help="do not time plain decoding for the speed-ups"
     )
     write.set_defaults(command=_generate)
+
+    play = commands.add_parser("replay", help="play a saved run back at its recorded times")
+    play.add_argument("file")
+    play.add_argument(
+        "--speed", type=float, default=1.0, help="0.25 to 8 times as fast; 0 does not wait"
+    )
+    play.set_defaults(command=cli_files.replay)
+
+    compare = commands.add_parser("diff", help="check that one saved run repeats another")
+    compare.add_argument("one")
+    compare.add_argument("other")
+    compare.add_argument(
+        "--tolerance", type=float, default=0.0, help="allowed difference of probabilities"
+    )
+    compare.set_defaults(command=cli_files.diff)
 
     models = commands.add_parser("models", help="list the models that can be named")
     models.set_defaults(command=_models)
@@ -97,7 +111,12 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
     strategies = ", ".join(DRAFT_STRATEGIES)
     for flag, name, kind, text in (
         ("--target", "target", str, "model that decides: a known name, a Hugging Face id, a path"),
-        ("--draft", "draft", str, f"what drafts: {strategies}, or a model"),
+        (
+            "--draft",
+            "draft",
+            str,
+            f"what drafts: {strategies}, or a model; auto is the best one for the target",
+        ),
         ("--k", "num_draft_tokens", int, "drafted tokens per round, 0–16; 0 is plain decoding"),
         ("--temperature", "temperature", float, "0 (greedy) to 2"),
         ("--top-k", "top_k", int, "sample among the k likeliest tokens only; 0 is off"),
@@ -108,6 +127,8 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
         ("--jitter-ms", "jitter_ms", float, "standard deviation of the emulated round trip"),
     ):
         default = getattr(defaults, name)
+        if name == "draft" and default == default_draft(defaults.target):
+            default = AUTO  # of the target that is asked for, not of that in .env
         help_text = f"{text} (default: {default})"
         parser.add_argument(flag, dest=name, type=kind, default=default, help=help_text)
     parser.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
@@ -153,10 +174,12 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         raise SettingsError("The prompt is empty; write something for the model to answer.")
     pair = _open_pair(config)
     run = _run(pair, config, prompt, None if options.json else screen, not options.no_baseline)
+    if options.save:
+        write_trace(run, Path(options.save))
     if options.json:
         print(json.dumps(run_document(run), ensure_ascii=False, allow_nan=False))
     else:
-        _print_summary(run, screen)
+        print_summary(run, screen)
     if run.summary.error:
         Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
         return 1
@@ -185,87 +208,9 @@ def _run(
             recorder.add(event)
             if screen is not None and isinstance(event, RoundResult):
                 pieces = recorder.run().pieces[shown:]
-                for token, piece in zip(event.tokens, pieces, strict=True):
-                    screen.print(Text(printable(piece), STYLES[token.status]), end="")
+                print_pieces(event, pieces, screen)
                 shown += len(pieces)
     return recorder.run()
-
-
-def run_document(run: Run) -> dict[str, Any]:
-    """Return what `--json` prints."""
-    return {
-        "text": run.text,
-        "token_ids": list(run.token_ids),
-        "config": None if run.config is None else asdict(run.config),
-        "target": run.target.name,
-        "backend": run.backend,
-        "exactness": run.exactness,
-        "link_is_emulated": run.link_is_emulated,
-        "environment": dict(run.environment),
-        "summary": summary_document(run.summary),
-        "baseline": baseline_document(run.baseline, run.summary),
-    }
-
-
-def summary_document(summary: RunSummary) -> dict[str, Any]:
-    """Return the totals with what is derived from them, under vLLM's names where it has them."""
-    return asdict(summary) | {
-        "draft_acceptance_rate": summary.draft_acceptance_rate,
-        "mean_acceptance_length": summary.mean_acceptance_length,
-        "per_position_acceptance": summary.per_position_acceptance,
-        "tokens_per_target_call": summary.tokens_per_target_call,
-        "tokens_per_s": summary.tokens_per_s,
-    }
-
-
-def baseline_document(baseline: Baseline | None, summary: RunSummary) -> dict[str, Any] | None:
-    """Return the measured plain decoding and the speed-ups over it."""
-    if baseline is None:
-        return None
-    speed = summary.tokens_per_s
-    return asdict(baseline) | {
-        "tokens_per_s": baseline.tokens_per_s,
-        "tokens_per_s_without_link": baseline.tokens_per_s_without_link,
-        "speedup": None if speed is None else baseline.speedup(speed),
-        "speedup_without_link": None if speed is None else baseline.speedup_without_link(speed),
-    }
-
-
-def _print_summary(run: Run, screen: Console) -> None:
-    summary = run.summary
-    emulated = " (emulated)" if run.link_is_emulated else ""
-    screen.print("\n")
-    screen.print(
-        Text.assemble(
-            ("accepted", STYLES[TokenStatus.ACCEPTED]),
-            " · ",
-            ("resampled", STYLES[TokenStatus.RESAMPLED]),
-            " · ",
-            ("bonus or plain", STYLES[TokenStatus.BONUS]),
-        )
-    )
-    if summary.num_draft_tokens:
-        screen.print(
-            f"{summary.num_accepted_draft_tokens} of {summary.num_draft_tokens} drafted tokens "
-            f"accepted ({summary.draft_acceptance_rate:.0%}), "
-            f"{summary.tokens_per_target_call:.1f} tokens per target call."
-        )
-    if summary.tokens_per_s is not None:
-        screen.print(
-            f"{summary.num_tokens} tokens in {summary.decode_s:.2f} s, "
-            f"{summary.tokens_per_s:.1f} tokens/s: draft {summary.draft_s:.2f} s, "
-            f"verify {summary.verify_s:.2f} s (link {summary.link_s:.2f} s{emulated}), "
-            f"rest {summary.decode_s - summary.draft_s - summary.verify_s:.2f} s; "
-            f"the prompt took {summary.prefill_s:.2f} s."
-        )
-        if run.baseline is not None:
-            baseline, speed = run.baseline, summary.tokens_per_s
-            screen.print(
-                f"{baseline.speedup(speed):.2f} × one call per token over the same link{emulated}, "
-                f"{baseline.speedup_without_link(speed):.2f} × the target without the link "
-                f"(both measured on {baseline.num_tokens} tokens)."
-            )
-    screen.print(f"Output: {run.exactness}. Finished: {summary.finish_reason}.")
 
 
 def _models(options: argparse.Namespace, screen: Console) -> int:
@@ -326,13 +271,3 @@ def _check(options: argparse.Namespace, screen: Console) -> int:
     screen.print(Text(f"ok  wrote {printable(pair.tokenizer.decode(written))!r}"))
     screen.print(f"ok  output {pair.target.exactness_for(config.sampler)}")
     return 0
-
-
-def printable(text: str) -> str:
-    """Make control characters visible: what a model writes must not steer the terminal."""
-    return "".join(
-        char
-        if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf") or char == "\u200d"
-        else f"\\u{ord(char):04x}"
-        for char in text
-    )

@@ -16,14 +16,14 @@ from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.drafters.translated import make_model_drafter
-from specdec.endpoints import find_endpoint
+from specdec.endpoints import MARK, endpoints_from_environment, find_endpoint
 from specdec.engine import RoundSettings
 from specdec.errors import SettingsError
 from specdec.models import hub
 from specdec.models.base import LanguageModel
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
-from specdec.settings import RunConfig
+from specdec.settings import TRAINED_DRAFTS, RunConfig
 from specdec.targets.base import Target
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
@@ -34,6 +34,27 @@ DRAFT_STRATEGIES = {
     "ngram": "prompt lookup: what followed the same words before",
     "none": "nothing: plain decoding",
 }
+
+
+def draft_choices(target: str) -> dict[str, str]:
+    """Return what can draft for `target` without naming a model: the trained one first, in words.
+
+    Strategies that need the target's weights are left out where these are behind a server.
+    """
+    choices = {}
+    if target in TRAINED_DRAFTS:
+        name = TRAINED_DRAFTS[target]
+        choices[name] = hub.KNOWN_MODELS[name].description
+    choices |= DRAFT_STRATEGIES
+    if find_endpoint(target) is not None:
+        del choices["layer-skip"]
+    return choices
+
+
+def target_choices() -> list[str]:
+    """Return the targets that can be chosen by name: known models, then the servers of `.env`."""
+    known = [n for n, model in hub.KNOWN_MODELS.items() if isinstance(model, hub.KnownModel)]
+    return [*known, *(MARK + name for name in endpoints_from_environment())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +146,7 @@ def make_pair(config: RunConfig, load: Load = load_model) -> Pair:
     return Pair(loaded.tokenizer, target, make_drafter(config.draft, loaded, config.backend, load))
 
 
-def make_drafter(
-    draft: str, target: LoadedModel, backend: str, load: Load = load_model
-) -> Drafter:
+def make_drafter(draft: str, target: LoadedModel, backend: str, load: Load = load_model) -> Drafter:
     """Build the drafting strategy or open the draft model named `draft`.
 
     Args:

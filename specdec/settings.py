@@ -16,6 +16,9 @@ MAX_MAX_TOKENS = 8192
 MAX_RTT_MS = 10_000.0
 BACKENDS = ("auto", "portable", "mlx")
 DEFAULT_MODEL = "smollm2-135m"
+AUTO = "auto"
+TRAINED_DRAFTS: dict[str, str] = {}
+"""The drafts that come with this package, by the target they were trained for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class RunConfig:
 
     Attributes:
         target: model name, Hugging Face repo id, folder or .gguf file.
-        draft: a drafting strategy ("ngram", "layer-skip", "none") or a model name.
+        draft: a drafting strategy ("ngram", "layer-skip", "none") or a model name; "auto" becomes
+            what `default_draft` says.
         backend: "portable", "mlx", or "auto" for the better one on this machine.
         num_draft_tokens: K, drafted tokens per round, 0–16; 0 is plain decoding.
         temperature: 0 (greedy) to 2.
@@ -37,7 +41,7 @@ class RunConfig:
     """
 
     target: str = DEFAULT_MODEL
-    draft: str = "layer-skip"
+    draft: str = AUTO
     backend: str = "auto"
     num_draft_tokens: int = 4
     temperature: float = 0.7
@@ -59,10 +63,20 @@ class RunConfig:
                 f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}."
             )
         _ = self.sampler
+        if self.draft == AUTO:
+            object.__setattr__(self, "draft", default_draft(self.target))
 
     @property
     def sampler(self) -> Sampler:
         return Sampler(self.temperature, self.top_k, self.top_p)
+
+
+def default_draft(target: str) -> str:
+    """Return the draft that needs no choice: one trained for `target`, or its own layers.
+
+    A target behind a server ("@name") keeps its layers to itself: prompt lookup drafts for it.
+    """
+    return TRAINED_DRAFTS.get(target, "ngram" if target.startswith("@") else "layer-skip")
 
 
 def _check(what: str, value: float, low: float, high: float) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from specdec.cli import main, printable
+from specdec.cli import main
+from specdec.cli_text import printable
 from tests.models.tiny import write_tiny_llama
 
 
@@ -131,6 +132,26 @@ def test_models_lists_what_can_be_named(
 def test_fetch_prints_the_folder(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", model]) == 0
     assert capsys.readouterr().out.strip() == model
+
+
+def test_a_saved_run_plays_back_and_is_repeated_by_the_same_seed(
+    model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def save(name: str, seed: str) -> str:
+        path = str(tmp_path / name)
+        document(capsys, "--target", model, "--seed", seed, "--max-tokens", "20", "--save", path)
+        return path
+
+    one, again, other = save("one", "1"), save("again", "1"), save("other", "2")
+    assert main(["replay", one, "--speed", "0"]) == 0
+    assert "tokens per target call" in capsys.readouterr().out
+    assert main(["replay", one, "--speed", "8"]) == 0
+    assert main(["diff", one, again]) == 0
+    assert "repeats the first" in capsys.readouterr().out
+    assert main(["diff", one, other]) == 1
+    assert "seed: 1 against 2" in capsys.readouterr().out
+    assert main(["diff", one, str(tmp_path / "nowhere")]) == 2
+    assert main(["replay", one, "--speed", "99"]) == 2
 
 
 def test_control_characters_cannot_steer_the_terminal() -> None:

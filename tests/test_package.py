@@ -35,10 +35,10 @@ def test_only_the_ui_subpackage_imports_streamlit() -> None:
 
 
 def test_nothing_sleeps_outside_the_targets() -> None:
-    """No animation inside what is measured: only the emulated link and retries may wait."""
+    """No animation inside what is measured: the emulated link and retries wait, and a replay."""
     sleepers = [
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "specdec").rglob("*.py")
         if "time.sleep" in path.read_text(encoding="utf-8") and "targets" not in path.parts
     ]
-    assert sleepers == []
+    assert sleepers == ["specdec/cli_files.py"]

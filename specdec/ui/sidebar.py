@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.pair import DRAFT_STRATEGIES
-from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig
+from specdec.pair import draft_choices, target_choices
+from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft
 from specdec.ui.loaders import has_mlx
 from specdec.ui.presets import LINKS
 
@@ -27,7 +27,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
     """
     with st.sidebar:
         target = _target(defaults.target, disabled=running)
-        draft = _draft(defaults.draft)
+        draft = _draft(_default_draft(defaults, target), target)
         num_draft_tokens = st.slider(
             "Drafted tokens per round, K",
             1,
@@ -128,6 +128,12 @@ def _target(default: str, *, disabled: bool) -> str:
         f"proposes. {_FIXED}",
     )
     return _typed("target", disabled=disabled) if name == OTHER else name
+
+
+def _default_draft(defaults: RunConfig, target: str) -> str:
+    """Return the draft of `.env` where it fits `target`, else the one that needs no choice."""
+    of_its_target = defaults.draft == default_draft(defaults.target)
+    return default_draft(target) if of_its_target else defaults.draft
 
 
 def _draft(default: str, target: str) -> str:
