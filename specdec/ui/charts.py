@@ -16,7 +16,7 @@ import altair as alt
 import pandas as pd
 
 from specdec.metrics import Baseline
-from specdec.records import RoundResult, RunSummary, TokenStatus
+from specdec.records import RoundResult, RunSummary
 from specdec.ui.palette import DRAFT_COLOR, LINK_COLOR, OTHER_COLOR, VERIFY_COLOR
 from specdec.ui.run_view import Point
 
@@ -200,15 +200,15 @@ def latency_spec() -> Spec:
 def latency_data(rounds: Sequence[RoundResult]) -> Data:
     """Return draft, verify, link and other time of the last ten rounds, in milliseconds."""
     rows = []
-    for result in rounds[-LATENCY_ROUNDS:]:
+    last = rounds[-LATENCY_ROUNDS:]
+    for result in last:
         verify_s = result.verify_s - result.link_s
         other_s = max(0.0, result.wall_s - result.draft_s - result.verify_s)
         seconds = (result.draft_s, verify_s, result.link_s, other_s)
         for slot, (part, value_s) in enumerate(zip(_PARTS, seconds, strict=True)):
             rows.append((result.round + 1, slot, part, 1e3 * value_s))
     data = pd.DataFrame(rows, columns=["round", "slot", "part", "ms"])
-    highest = data.groupby("round")["ms"].sum().max() if rows else 1.0
-    return data.assign(end=round_up(highest))
+    return data.assign(end=round_up(1e3 * max((r.wall_s for r in last), default=1e-3)))
 
 
 @cache
@@ -247,13 +247,6 @@ def position_data(summary: RunSummary, alpha: float | None) -> Data:
         if alpha is not None:
             rows.append((index + 1, "predicted", alpha ** (index + 1)))
     return pd.DataFrame(rows, columns=["position", "kind", "rate"])
-
-
-def mean_acceptance(rounds: Sequence[RoundResult]) -> float | None:
-    """Return α: of the positions that were tested, the share at which a draft was accepted."""
-    accepted = sum(r.num_accepted for r in rounds)
-    ended = sum(r.final is not None and r.final.status is TokenStatus.RESAMPLED for r in rounds)
-    return accepted / (accepted + ended) if accepted + ended else None
 
 
 @cache

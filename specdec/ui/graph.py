@@ -67,8 +67,8 @@ def graph_config(picture: Picture, height_px: int, *, clickable: bool = False) -
     )
 
 
-def picture_height_px(picture: Picture, width_px: int = 800) -> int:
-    """Return the height at which a picture that is `width_px` wide is seen whole."""
+def picture_height_px(picture: Picture, width_px: int = 730) -> int:
+    """Return the height at which a picture that fills `width_px` is seen whole."""
     units = sum(picture.lanes_per_row) * LANE_UNITS + len(picture.lanes_per_row) * ROW_GAP_UNITS
     return round(units * width_px / ((picture.num_columns + 1.5) * COLUMN_UNITS)) + 20
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import streamlit as st
 from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
 
-from specdec.metrics import Baseline, summarise
-from specdec.records import FinishReason, RunSummary, TokenStatus
+from specdec.metrics import Baseline
+from specdec.records import TokenStatus
 from specdec.ui import charts, words
 from specdec.ui.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
 from specdec.ui.palette import LOOKS
@@ -118,13 +118,6 @@ def draw_race_text(view: RunView, key: str, height_px: int) -> None:
         st.html(view.text.tail(view.pending) or "<span></span>")
 
 
-def summary_of(view: RunView) -> RunSummary:
-    """Return the engine's summary, or that of the rounds shown so far."""
-    return view.summary or summarise(
-        view.rounds, num_prompt_tokens=0, prefill_s=0.0, finish_reason=FinishReason.STOPPED
-    )
-
-
 def draw_gauges(view: RunView, baseline: Baseline | None, *, has_link: bool) -> None:
     """Draw the acceptance gauge and the speed-ups."""
     stats = view.stats
@@ -175,7 +168,7 @@ def draw_speed(view: RunView, baseline: Baseline | None, *, has_link: bool) -> N
         )
 
 
-def draw_acceptance(view: RunView, summary: RunSummary) -> None:
+def draw_acceptance(view: RunView) -> None:
     """Draw acceptance by position and the histogram of accepted lengths."""
     position, histogram = st.columns(2)
     with position:
@@ -184,7 +177,7 @@ def draw_acceptance(view: RunView, summary: RunSummary) -> None:
             "Bars: the share of drafted rounds in which every token up to this position was "
             "accepted, measured. Dashed: α to the power of the position, predicted by the closed "
             "form from the mean acceptance α, as if every test were alike.",
-            charts.position_data(summary, charts.mean_acceptance(view.rounds)),
+            charts.position_data(view.summary, view.mean_acceptance),
             charts.position_spec(),
             "Acceptance by position, measured and predicted",
         )
@@ -193,7 +186,7 @@ def draw_acceptance(view: RunView, summary: RunSummary) -> None:
             "Accepted length",
             "How many drafted rounds accepted 0, 1, 2, … tokens, measured. One more token, "
             "resampled or bonus, comes with each round.",
-            charts.histogram_data(summary),
+            charts.histogram_data(view.summary),
             charts.histogram_spec(),
             "Histogram of accepted tokens per round",
         )

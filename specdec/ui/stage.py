@@ -52,16 +52,15 @@ def _draw_run(*, final: bool) -> None:
     else:
         panels.draw_live_tree(view, live.config.num_draft_tokens)
     left, right = st.columns([3, 2])
-    summary = panels.summary_of(view)
     with left:
         panels.draw_text(view)
-        st.caption(words.plain(words.totals(summary)))
+        st.caption(words.plain(words.totals(view.summary)))
     with right:
         panels.draw_gauges(view, live.baseline, has_link=has_link)
     if final:
         _draw_copy(view)
     panels.draw_speed(view, live.baseline, has_link=has_link)
-    panels.draw_acceptance(view, summary)
+    panels.draw_acceptance(view)
     if final:
         study.draw(live)
 

@@ -8,12 +8,19 @@ import pandas as pd
 import streamlit as st
 
 from specdec.records import RoundResult, TokenStatus
-from specdec.ui import audit, charts, controls, inspector, panels, study_charts, words, worth
+from specdec.ui import audit, controls, inspector, panels, study_charts, words, worth
 from specdec.ui.facts import TextOf, visible
 from specdec.ui.pump import LiveRun
 from specdec.ui.race import Race, result_words
 from specdec.ui.recording import Recording
+from specdec.ui.run_view import mean_acceptance
 
+TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
+    "Round by round",
+    "Is it worth it here?",
+    "Race",
+    "Losslessness",
+)
 _RACE_EVERY_S = 0.3
 _RACE_HEIGHT_PX = 220
 
@@ -23,17 +30,22 @@ def draw(live: LiveRun) -> None:
     if live.run is None or live.pair is None or not live.run.rounds:
         return
     text_of = live.pair.tokenizer.token_text
-    rounds, inspected = live.run.rounds, st.container(key="inspector")
-    with inspected:
-        tabs = st.tabs(["Round by round", "Is it worth it here?", "Race", "Losslessness"])
-    with tabs[0]:
-        _draw_inspector(rounds, text_of)
-    with tabs[1]:
+    with st.container(key="study"):
+        rounds, worth_it, race, losslessness = st.tabs(TABS, default=_wanted_tab(live))
+    with rounds:
+        _draw_inspector(live.run.rounds, text_of)
+    with worth_it:
         _draw_worth(live)
-    with tabs[2]:
+    with race:
         _draw_race(live)
-    with tabs[3]:
+    with losslessness:
         _draw_audit(live)
+
+
+def _wanted_tab(live: LiveRun) -> str:
+    """Return the tab to open: the one that asked for plain decoding, once it is there."""
+    wanted: str = st.session_state.get("wanted_tab", RACE if live.race else ROUNDS)
+    return wanted
 
 
 # Round by round
@@ -111,6 +123,7 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
     st.dataframe(
         pd.DataFrame(inspector.candidate_rows(result, text_of)),
         hide_index=True,
+        placeholder="–",
         column_config={
             "place": number("#", help="Place in the round."),
             "token": "Token",
@@ -132,7 +145,7 @@ def _draw_worth(live: LiveRun) -> None:
     rounds = live.run.rounds
     prediction = None
     if live.baseline is not None:
-        alpha = charts.mean_acceptance(rounds)
+        alpha = mean_acceptance(rounds)
         prediction = worth.forecast(rounds, live.run.summary, alpha, live.baseline)
     if prediction is None:
         st.caption("Nothing was drafted in this run, so there is no acceptance to predict from.")
@@ -168,9 +181,10 @@ def _draw_worth(live: LiveRun) -> None:
 # Race and audit, which both want plain decoding of the same target
 
 
-def _offer_plain(live: LiveRun, key: str, why: str) -> None:
+def _offer_plain(live: LiveRun, tab: str, why: str) -> None:
     st.caption(why)
-    if st.button("Run plain decoding now", key=key, icon=":material/timer:"):
+    if st.button("Run plain decoding now", key=f"plain_for_{tab}", icon=":material/timer:"):
+        st.session_state.wanted_tab = tab
         live.decode_plainly()
         st.rerun()
 
@@ -183,7 +197,7 @@ def _draw_race(live: LiveRun) -> None:
     if live.plain is None or live.recording is None or live.pair is None:
         _offer_plain(
             live,
-            "plain_for_race",
+            RACE,
             "The target writes its answer once more without a draft, by itself on this machine "
             "and over the same link; then both are played back on one clock.",
         )
@@ -250,7 +264,7 @@ def _draw_comparison(live: LiveRun) -> None:
     if live.plain is None:
         _offer_plain(
             live,
-            "plain_for_audit",
+            LOSSLESSNESS,
             "At temperature 0 the text must be that of plain decoding, token by token.",
         )
         return

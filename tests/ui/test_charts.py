@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from specdec.metrics import Baseline, summarise
 from specdec.records import FinishReason, RoundResult
 from specdec.ui import charts
 from specdec.ui.recording import Frame
-from specdec.ui.run_view import RunView
+from specdec.ui.run_view import RunView, mean_acceptance
 from tests.runs import tiny_events
 
 SPECS = ["gauge", "speedup", "speed", "latency", "position", "histogram"]
@@ -99,7 +100,7 @@ def test_prediction_and_measurement_agree_at_the_first_position_of_a_chain(view)
     summary = summarise(
         view.rounds, num_prompt_tokens=1, prefill_s=0.0, finish_reason=FinishReason.LENGTH
     )
-    alpha = charts.mean_acceptance(view.rounds)
+    alpha = mean_acceptance(view.rounds)
     data = charts.position_data(summary, alpha)
     predicted = data[data["kind"] == "predicted"]["rate"]
     assert list(predicted) == [pytest.approx(alpha**n) for n in range(1, len(predicted) + 1)]
@@ -109,8 +110,8 @@ def test_prediction_and_measurement_agree_at_the_first_position_of_a_chain(view)
 def test_alpha_is_the_share_of_tests_passed(view):
     tests = [c for r in view.rounds for c in r.candidates if c.acceptance_prob is not None]
     passed = sum(c.status == "accepted" for c in tests)
-    assert charts.mean_acceptance(view.rounds) == pytest.approx(passed / len(tests))
-    assert charts.mean_acceptance([]) is None
+    assert mean_acceptance(view.rounds) == pytest.approx(passed / len(tests))
+    assert mean_acceptance([]) is None
 
 
 @given(st.floats(1e-6, 1e9))
@@ -118,3 +119,20 @@ def test_an_axis_ends_at_or_above_its_values_and_not_far(value):
     end = charts.round_up(value)
     assert value * (1 - 1e-6) <= end <= 2.5 * value * (1 + 1e-6)
     assert math.isfinite(end)
+
+
+def test_the_totals_of_a_view_are_those_of_its_rounds(tmp_path):
+    _, events = tiny_events(tmp_path, seed=1, num_tokens=60, k=4)
+    growing = RunView(str)
+    for event in events[:-1]:
+        size = len(event.emitted) if isinstance(event, RoundResult) else 0
+        growing.push(Frame(event, ("x",) * size))
+        summary = summarise(
+            growing.rounds, num_prompt_tokens=0, prefill_s=0.0, finish_reason=FinishReason.STOPPED
+        )
+        for field in fields(summary):
+            ours, theirs = getattr(growing.summary, field.name), getattr(summary, field.name)
+            assert ours == pytest.approx(theirs) if isinstance(ours, float) else ours == theirs
+        assert growing.mean_acceptance == mean_acceptance(growing.rounds)
+    growing.push(Frame(events[-1]))
+    assert growing.summary == events[-1]

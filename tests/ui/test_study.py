@@ -12,9 +12,9 @@ from specdec.metrics import Baseline, summarise
 from specdec.records import FinishReason, RoundResult, TokenStatus
 from specdec.sampling import Sampler
 from specdec.ui import audit, inspector, study_charts, worth
-from specdec.ui.charts import mean_acceptance
 from specdec.ui.race import Lap, Race, result_words
 from specdec.ui.recording import Frame
+from specdec.ui.run_view import mean_acceptance
 from tests.runs import tiny_events, tiny_pair
 
 
