@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from specdec.endpoints import MARK
 from specdec.models import hub
 from specdec.run import Run
 from specdec.settings import RunConfig
@@ -149,14 +150,16 @@ def _take_speed() -> None:
 
 def draw_status(config: RunConfig) -> None:
     """Say in the sidebar where the target is and whether it is ready."""
-    shelf = loaders.model_shelf()
-    if shelf.holds(config.target, config.backend):
-        color, word = "green", "ready"
+    is_server = config.target.startswith(MARK)
+    if loaders.model_shelf().holds(config.target, config.backend):
+        color, word = "green", "connected" if is_server else "ready"
+    elif is_server:
+        color, word = "gray", "connects with the first run"
     elif hub.is_present(config.target):
         color, word = "gray", "opens with the first run"
     else:
         color, word = "orange", "is fetched with the first run"
-    where = "on this machine"
+    where = "behind a server" if is_server else "on this machine"
     if config.rtt_ms:
-        where += f", behind an emulated link of {config.rtt_ms:.0f} ms"
+        where += f", with an emulated link of {config.rtt_ms:.0f} ms"
     st.sidebar.caption(f":{color}-badge[{word}] " + words.plain(f"Target {config.target} {where}."))

@@ -56,7 +56,7 @@ def draw_state(live: LiveRun, view: RunView) -> None:
     elif live.baseline is not None:
         details.append(
             words.baseline_words(
-                live.baseline, is_new=live.baseline_is_new, has_link=live.config.rtt_ms > 0
+                live.baseline, is_new=live.baseline_is_new, link=words.link_kind(live)
             )
         )
     st.markdown(f":{color}-badge[{word}] :small[{words.plain(' · '.join(details))}]")
@@ -118,7 +118,7 @@ def draw_race_text(view: RunView, key: str, height_px: int) -> None:
         st.html(view.text.tail(view.pending) or "<span></span>")
 
 
-def draw_gauges(view: RunView, baseline: Baseline | None, *, has_link: bool) -> None:
+def draw_gauges(view: RunView, baseline: Baseline | None, *, link: str) -> None:
     """Draw the acceptance gauge and the speed-ups."""
     stats = view.stats
     rate = stats.draft_acceptance_rate if stats else None
@@ -130,29 +130,29 @@ def draw_gauges(view: RunView, baseline: Baseline | None, *, has_link: bool) -> 
         charts.gauge_spec(),
         f"Acceptance rate: {words.percent(rate)}",
     )
-    emulated = " The link is emulated: a real wait around every call." if has_link else ""
+    emulated = " The link is emulated: a real wait around every call." * (link == "emulated")
     draw_chart(
         "Speed-up",
         "Tokens per second of this run over those of plain decoding by the same target, both "
         "measured on this machine: over the same link (one call per token crosses it), and by "
         f"the target where it is, without the link. Reading the prompt is in neither.{emulated}",
-        charts.speedup_data(stats.tokens_per_s if stats else None, baseline, has_link),
+        charts.speedup_data(stats.tokens_per_s if stats else None, baseline, bool(link)),
         charts.speedup_spec(),
         "Speed-up against plain decoding",
     )
 
 
-def draw_speed(view: RunView, baseline: Baseline | None, *, has_link: bool) -> None:
+def draw_speed(view: RunView, baseline: Baseline | None, *, link: str) -> None:
     """Draw tokens per second, and where the time of the last rounds went."""
-    emulated = " (emulated)" if has_link else ""
+    kind = f" ({link})" if link else ""
     speed, latency = st.columns(2)
     with speed:
         draw_chart(
             "Tokens per second",
             "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
-            f"measured{emulated and ', over the emulated link and without it'}. A dotted violet "
+            f"measured{f', over the {link} link and without it' if link else ''}. A dotted violet "
             "line marks a round from which on a setting was changed.",
-            charts.speed_data(view.points, baseline, has_link, view.changes),
+            charts.speed_data(view.points, baseline, bool(link), view.changes),
             charts.speed_spec(),
             "Tokens per second by round",
         )
@@ -160,7 +160,7 @@ def draw_speed(view: RunView, baseline: Baseline | None, *, has_link: bool) -> N
         draw_chart(
             "Time per round",
             f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
-            f"passes. Verify: the target's. Link{emulated}: the network's share of the call. "
+            f"passes. Verify: the target's. Link{kind}: the network's share of the call. "
             "Other: making distributions, testing and drawing tokens.",
             charts.latency_data(view.rounds),
             charts.latency_spec(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from specdec.endpoints import MARK
 from specdec.pair import draft_choices, target_choices
 from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft
 from specdec.ui.loaders import has_mlx
@@ -117,12 +118,13 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
 def _target(default: str, *, disabled: bool) -> str:
     choices = target_choices()
     names = [*choices, *({default} - set(choices)), OTHER]
+    is_server = str(st.session_state.get("target", default)).startswith(MARK)
     name = st.selectbox(
         "Target",
         names,
         names.index(default),
         key="target",
-        bind="query-params",
+        bind=None if is_server else "query-params",  # no endpoint in a shared link
         disabled=disabled,
         help="The model that decides: the text follows its distribution, whatever the draft "
         f"proposes. {_FIXED}",

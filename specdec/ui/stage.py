@@ -46,7 +46,7 @@ def _draw_run(*, final: bool) -> None:
         st.rerun()
     view = show.view if show else RunView(str)
     panels.draw_state(live, view)
-    has_link = live.config.rtt_ms > 0
+    link = words.link_kind(live)
     if final:
         _draw_final_tree(live)
     else:
@@ -56,10 +56,10 @@ def _draw_run(*, final: bool) -> None:
         panels.draw_text(view)
         st.caption(words.plain(words.totals(view.summary)))
     with right:
-        panels.draw_gauges(view, live.baseline, has_link=has_link)
+        panels.draw_gauges(view, live.baseline, link=link)
     if final:
         _draw_copy(view)
-    panels.draw_speed(view, live.baseline, has_link=has_link)
+    panels.draw_speed(view, live.baseline, link=link)
     panels.draw_acceptance(view)
     if final:
         study.draw(live)

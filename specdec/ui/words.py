@@ -51,10 +51,10 @@ def ending(summary: RunSummary) -> str:
     }[summary.finish_reason]
 
 
-def baseline_words(baseline: Baseline, *, is_new: bool, has_link: bool) -> str:
+def baseline_words(baseline: Baseline, *, is_new: bool, link: str) -> str:
     """Say what the speed-ups are measured against, when it was measured, and on how much."""
     when = "just before this run" if is_new else "earlier in this session"
-    over = " over the emulated link" if has_link else ""
+    over = f" over the {link} link" if link else ""
     return (
         f"baseline {baseline.tokens_per_s:.1f} tokens/s: plain decoding of "
         f"{baseline.num_tokens} tokens{over}, measured {when}"
