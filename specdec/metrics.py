@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 
-from specdec.records import FinishReason, RoundResult, RunSummary
+from specdec.records import FinishReason, RoundResult, RunSummary, per_second
 
 WINDOW_ROUNDS = 50
 
@@ -102,7 +102,7 @@ class RollingWindow:
             draft_acceptance_rate=(
                 sum(r.num_accepted for r in self._rounds) / drafted if drafted else None
             ),
-            tokens_per_s=sum(len(r.emitted) for r in self._rounds) / wall_s if wall_s else None,
+            tokens_per_s=per_second(sum(len(r.emitted) for r in self._rounds), wall_s),
             draft_s=sum(r.draft_s for r in self._rounds) / count,
             verify_s=sum(r.verify_s for r in self._rounds) / count,
         )

@@ -309,7 +309,12 @@ class RunSummary:
     @property
     def tokens_per_s(self) -> float | None:
         """Emitted tokens per second of decoding."""
-        return self.num_tokens / self.decode_s if self.num_tokens and self.decode_s > 0 else None
+        return per_second(self.num_tokens, self.decode_s)
+
+
+def per_second(count: int, seconds: float) -> float | None:
+    """Return `count` / `seconds`, None for nothing or within less time than a clock can tell."""
+    return count / seconds if count and seconds > 1e-9 else None
 
 
 Event = Prefilled | Drafted | RoundResult | RunSummary
