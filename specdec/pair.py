@@ -7,8 +7,8 @@ cache. What a run changes lives in the objects that `start` returns.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from specdec.drafters.base import Drafter
@@ -18,6 +18,7 @@ from specdec.drafters.none import NoDrafter
 from specdec.drafters.translated import make_model_drafter
 from specdec.endpoints import MARK, endpoints_from_environment, find_endpoint
 from specdec.engine import RoundSettings
+from specdec.environment import digest_weights
 from specdec.errors import SettingsError
 from specdec.models import hub
 from specdec.models.base import LanguageModel
@@ -61,12 +62,13 @@ def target_choices() -> list[str]:
 class LoadedModel:
     """A language model with its tokenizer; its weights are here, or behind a server.
 
-    `model` is None where `remote` holds it.
+    `model` is None where `remote` holds it; `digest` identifies weights that are here.
     """
 
     model: LanguageModel | None
     tokenizer: Tokenizer
     remote: RemoteTarget | None = None
+    digest: str | None = None
 
     @property
     def target(self) -> Target:
@@ -82,11 +84,12 @@ Load = Callable[[str, str], LoadedModel]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a run needs, ready to start."""
+    """What a run needs, ready to start; `digests` of the weights that are here, by model name."""
 
     tokenizer: Tokenizer
     target: Target
     drafter: Drafter
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the token ids of `prompt` as a user's turn of the target's chat template.
@@ -122,7 +125,8 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
         return LoadedModel(None, remote.tokenizer, remote)
     folder = hub.resolve(name, progress=progress)
     backend = default_backend() if backend == "auto" else backend
-    return LoadedModel(_open(folder, name, backend), Tokenizer.load(folder))
+    model = _open(folder, name, backend)
+    return LoadedModel(model, Tokenizer.load(folder), digest=digest_weights(folder))
 
 
 def _open(folder: Path, name: str, backend: str) -> LanguageModel:
@@ -139,11 +143,20 @@ def make_pair(config: RunConfig, load: Load = load_model) -> Pair:
     Raises:
         SpecdecError: a model cannot be opened or reached, or the draft does not fit the target.
     """
-    loaded = load(config.target, config.backend)
+    digests: dict[str, str] = {}
+
+    def load_and_note(name: str, backend: str) -> LoadedModel:
+        loaded = load(name, backend)
+        if loaded.model is not None and loaded.digest is not None:
+            digests[loaded.model.name] = loaded.digest
+        return loaded
+
+    loaded = load_and_note(config.target, config.backend)
     target = loaded.target
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
-    return Pair(loaded.tokenizer, target, make_drafter(config.draft, loaded, config.backend, load))
+    drafter = make_drafter(config.draft, loaded, config.backend, load_and_note)
+    return Pair(loaded.tokenizer, target, drafter, digests)
 
 
 def make_drafter(draft: str, target: LoadedModel, backend: str, load: Load = load_model) -> Drafter:

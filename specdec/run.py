@@ -212,8 +212,6 @@ class RunRecorder:
         prompt: str,
         prompt_ids: Sequence[int],
         pair: Pair,
-        *,
-        digests: Mapping[str, str] | None = None,
     ) -> RunRecorder:
         """Describe the run that is about to begin, now.
 
@@ -222,16 +220,14 @@ class RunRecorder:
             prompt: as the user typed it.
             prompt_ids: as the target will read it.
             pair: target, drafter and tokenizer.
-            digests: of the weights of target and draft, by their names.
         """
-        digests = digests or {}
         target, draft = pair.target.name, pair.drafter.name
         blank = Run(
             config=config,
             prompt=prompt,
             prompt_ids=tuple(prompt_ids),
-            target=ModelInfo(target, digests.get(target)),
-            draft=ModelInfo(draft, digests.get(draft)),
+            target=ModelInfo(target, pair.digests.get(target)),
+            draft=ModelInfo(draft, pair.digests.get(draft)),
             backend=pair.target.backend,
             exactness=str(pair.target.exactness_for(config.sampler)),
             link_is_emulated=pair.target.link_is_emulated,

@@ -6,9 +6,10 @@ hash of the last tokens, which stands for weights nobody wants to load in a test
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from hypothesis import strategies as st
@@ -94,6 +95,7 @@ class TinyPair:
     tokenizer: Tokenizer
     target: HashedTarget
     drafter: BlurredDrafter | NoDrafter
+    digests: Mapping[str, str] = MappingProxyType({"hashed": "0" * 64})
 
 
 def tiny_pair(folder: Path) -> TinyPair:

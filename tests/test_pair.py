@@ -45,6 +45,8 @@ def test_a_draft_model_shares_the_weights_that_were_loaded(tiny: str) -> None:
     pair = make_pair(config(tiny, draft=tiny), load)
     assert isinstance(pair.drafter, ModelDrafter)
     assert loads == [tiny, tiny]
+    assert set(pair.digests) == {tiny}
+    assert all(len(digest) == 64 for digest in pair.digests.values())
 
 
 def test_a_round_trip_puts_the_target_behind_an_emulated_link(tiny: str) -> None:
