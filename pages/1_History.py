@@ -1,0 +1,39 @@
+"""The history page: find saved runs, look at one, compare several, play one back."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from specdec.errors import StoreError
+from specdec.ui import (
+    history_compare,
+    history_files,
+    history_list,
+    history_run,
+    panels,
+    words,
+)
+from specdec.ui.history_store import run_store
+
+st.set_page_config(page_title="History · SpeculatoViz", page_icon=str(panels.ICON), layout="wide")
+panels.draw_style()
+st.html(history_compare.STYLE)
+st.markdown("### History :small[:gray[Every run, kept the moment it ended]]")
+
+try:
+    store = run_store()
+    history_list.draw_notice(store)
+    history_list.draw_search()
+    with st.container(horizontal=True, vertical_alignment="center", key="tools"):
+        where = history_list.draw_filters(store)
+        history_files.draw_import(store)
+        history_list.draw_sort()
+    chosen = history_list.draw_table(store, where)
+    if len(chosen) == 1:
+        history_run.draw(store, chosen[0])
+    elif chosen:
+        history_compare.draw(store, chosen)
+    elif store.count():
+        st.caption("Select a run to look at it, or two and more to compare them.")
+except StoreError as error:
+    st.error(words.plain(str(error)), icon=":material/error:")
