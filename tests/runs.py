@@ -7,9 +7,8 @@ hash of the last tokens, which stands for weights nobody wants to load in a test
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from hypothesis import strategies as st
@@ -95,7 +94,7 @@ class TinyPair:
     tokenizer: Tokenizer
     target: HashedTarget
     drafter: BlurredDrafter | NoDrafter
-    digests: Mapping[str, str] = MappingProxyType({"hashed": "0" * 64})
+    digests: Mapping[str, str] = field(default_factory=lambda: {"hashed": "0" * 64})
 
 
 def tiny_pair(folder: Path) -> TinyPair:
