@@ -7,6 +7,7 @@ import streamlit as st
 from specdec.errors import SettingsError
 from specdec.settings import Settings
 from specdec.ui import controls, panels, stage, words
+from specdec.ui.connection import draw_connection
 from specdec.ui.sidebar import draw_sidebar
 
 # A file, because Streamlit fetches emoji and Material icons for the tab from another host.
@@ -34,4 +35,5 @@ if live is not None:
     live.change(config.num_draft_tokens, config.sampler, config.draft)
 controls.draw_status(config)
 controls.draw_controls(config, moving=moving)
+draw_connection(config, live, moving=moving)
 stage.draw(moving=moving)

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from specdec.drafters.none import NoDrafter
+from specdec.endpoints import MARK
 from specdec.engine import BASELINE_TOKENS, RoundSettings, generate
 from specdec.errors import SpecdecError, TargetError
 from specdec.metrics import Baseline
@@ -198,8 +199,13 @@ class LiveRun:
             self._compare()
 
     def _fail(self, error: str) -> None:
-        self.error = error
+        self._note(error)
         self._phase = Phase.FAILED
+
+    def _note(self, error: str) -> None:
+        self.error = error
+        if self.config.target.startswith(MARK):  # what the probe found may no longer hold
+            self._shelf.forget(self.config.target, self.config.backend)
 
     def _load(self, name: str, backend: str) -> LoadedModel:
         future = self._shelf.request(name, backend)
@@ -220,9 +226,15 @@ class LiveRun:
         self._settings = pair.round_settings(self.config)
 
     def _measure_baseline(self) -> None:
-        """Time plain decoding over the same link, unless this session has done so before."""
+        """Time plain decoding over the same link, unless this session has done so before.
+
+        Not behind a server: a call per token would eat its rate limits, and what it has to be
+        compared with is its own streaming, which the page measures when asked.
+        """
         assert self.pair is not None
         config = self.config
+        if config.target.startswith(MARK):
+            return
         key = (config.target, self.pair.target.backend, config.rtt_ms, config.jitter_ms)
         if key not in self._baselines:
             self._phase = Phase.BASELINE
@@ -254,7 +266,8 @@ class LiveRun:
             recorder.add(event)
             recording.add(event)
             if isinstance(event, RunSummary):
-                self.error = event.error
+                if event.error:
+                    self._note(event.error)
             else:
                 self._phase = Phase.VERIFYING if isinstance(event, Drafted) else Phase.DRAFTING
 

@@ -67,6 +67,16 @@ class ModelShelf:
         future = self._models.get((name, backend))
         return future is not None and future.done() and not future.exception()
 
+    def loaded(self, name: str, backend: str) -> LoadedModel | None:
+        """Return the model if it is loaded already."""
+        future = self._models.get((name, backend))
+        return future.result() if future is not None and self.holds(name, backend) else None
+
+    def forget(self, name: str, backend: str) -> None:
+        """Take the model off, so that the next one who asks has it opened anew."""
+        with self._lock:
+            self._models.pop((name, backend), None)
+
     def arrival(self, name: str, backend: str) -> Arrival | None:
         """Return how far a model is that is on its way."""
         return self._arrivals.get((name, backend))
