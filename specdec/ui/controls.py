@@ -6,16 +6,12 @@ import streamlit as st
 
 from specdec.endpoints import MARK
 from specdec.models import hub
-from specdec.run import Run
 from specdec.settings import RunConfig
 from specdec.ui import loaders, words
+from specdec.ui.history_store import save_run
 from specdec.ui.playback import Show
 from specdec.ui.presets import EXAMPLE_PROMPTS, SPEEDS
 from specdec.ui.pump import LiveRun
-
-
-def save_run(run: Run) -> None:
-    """Keep a finished run; the store is joined here."""
 
 
 def current_run() -> LiveRun | None:

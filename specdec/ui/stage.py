@@ -11,6 +11,7 @@ import time
 import streamlit as st
 
 from specdec.ui import controls, panels, study, words
+from specdec.ui.history_files import draw_downloads
 from specdec.ui.pump import LiveRun
 from specdec.ui.run_view import RunView
 from specdec.ui.token_tree import slices, wrapped_picture
@@ -58,7 +59,10 @@ def _draw_run(*, final: bool) -> None:
     with right:
         panels.draw_gauges(view, live.baseline, link=link)
     if final:
-        _draw_copy(view)
+        with st.container(horizontal=True, key="take_away"):
+            _draw_copy(view)
+            if live.run is not None:
+                draw_downloads(live.run, "run")
     panels.draw_speed(view, live.baseline, link=link)
     panels.draw_acceptance(view)
     if final:

@@ -25,12 +25,13 @@ def shelf(tmp_path, model):
 
 
 @pytest.fixture
-def page(monkeypatch, shelf):
+def page(monkeypatch, shelf, tmp_path):
     """Return the page, not run yet."""
     st.cache_resource.clear()
     st.cache_data.clear()
     monkeypatch.setattr(loaders, "model_shelf", lambda: shelf)
     monkeypatch.setenv("TARGET_MODEL", "toy")
+    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
     app = AppTest.from_file(str(ENTRY), default_timeout=30)
     yield app
     if "live" in app.session_state and app.session_state.live:
