@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pandas as pd
 import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
 
 from specdec.errors import SpecdecError
 from specdec.run_rows import RunFilter, StoredRun
@@ -69,10 +70,10 @@ def draw_filters(store: RunStore) -> RunFilter:
         targets = st.multiselect("Target", choices.targets, key="filter_targets")
         drafts = st.multiselect("Draft", choices.drafts, key="filter_drafts")
         tags = st.multiselect("Tags, all of them", choices.tags, key="filter_tags")
-        days = st.date_input("Started, from and to", (), key="filter_days")
+        days = st.date_input("Started, from and to", [], key="filter_days")
     since, until = day_bounds(days if isinstance(days, tuple) else (days,), visitor_zone())
     search = st.session_state.get("filter_search", "").strip()
-    return RunFilter(search, targets, drafts, tags, since=since, until=until)
+    return RunFilter(search, tuple(targets), tuple(drafts), tuple(tags), since=since, until=until)
 
 
 def draw_search() -> None:
@@ -117,6 +118,7 @@ def draw_table(store: RunStore, where: RunFilter) -> list[StoredRun]:
         _draw_nothing(narrowed=where != RunFilter())
         return []
     chosen = st.session_state.get("chosen_runs", set())
+    at = [row for row, line in enumerate(lines) if line.id in chosen]
     identity = hashlib.sha256(repr([line.id for line in lines]).encode()).hexdigest()[:12]
     event = st.dataframe(
         table(lines),
@@ -126,9 +128,7 @@ def draw_table(store: RunStore, where: RunFilter) -> list[StoredRun]:
         placeholder="–",
         on_select="rerun",
         selection_mode="multi-row",
-        selection_default={
-            "selection": {"rows": [i for i, line in enumerate(lines) if line.id in chosen]}
-        },
+        selection_default={"selection": {"rows": at}},
         column_config=_columns(),
         alt="Saved runs; select one to look at it, two or more to compare them",
     )
@@ -184,7 +184,7 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
     return frame
 
 
-def _columns() -> dict[str, object]:
+def _columns() -> dict[str, ColumnConfig | str | None]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
         "run": number("#", width=60, format="%d"),

@@ -331,7 +331,7 @@ def test_a_replay_steps_scrubs_plays_and_pauses(page, store, folder):
 
 def test_what_was_written_is_never_markup(page, store, folder):
     run = tiny_run(folder)
-    texts = {token: HOSTILE for token in run.token_texts}
+    texts = dict.fromkeys(run.token_texts, HOSTILE)
     for seed in (0, 1):
         store.save(
             replace(
