@@ -148,7 +148,7 @@ def _draw_charts(runs: dict[str, Run]) -> None:
         charts.time_data(runs),
         charts.time_spec(),
         "Seconds by part, one bar for each run",
-        height_px=90 + 34 * len(runs),
+        height_px=140 + 36 * len(runs),
     )
 
 

@@ -164,16 +164,16 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
             "run": line.id,
             "started": line.started_at[:19],
             "name": heading(line),
-            "target": line.target,
             "draft": line.draft,
             "k": line.num_draft_tokens,
             "temperature": line.temperature,
-            "tokens": line.num_tokens,
             "tokens_per_s": line.tokens_per_s,
             "speedup": line.speedup,
             "acceptance": line.draft_acceptance_rate,
             "length": line.mean_acceptance_length,
+            "tokens": line.num_tokens,
             "ended": line.finish_reason,
+            "target": line.target,
             "tags": list(line.tags),
             "note": line.note,
         }
@@ -187,13 +187,13 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
 def _columns() -> dict[str, ColumnConfig | str | None]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "run": number("#", width=60, format="%d"),
+        "run": number("#", width=50, format="%d"),
         "started": st.column_config.DatetimeColumn(
-            "Started", format="YYYY-MM-DD HH:mm", timezone=str(visitor_zone()), width=130
+            "Started", format="YYYY-MM-DD HH:mm", timezone=str(visitor_zone()), width=125
         ),
-        "name": text("Name or prompt", width=280),
+        "name": text("Name or prompt", width=190),
         "target": text("Target"),
-        "draft": text("Draft"),
+        "draft": text("Draft", width=110),
         "k": number("K", width=50, help="Drafted tokens per round, as set at the start."),
         "temperature": number("Temp.", width=60, format="%.2f"),
         "tokens": number("Tokens", width=70),

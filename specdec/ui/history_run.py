@@ -68,7 +68,7 @@ def _draw_figures(run: Run) -> None:
         for kpi in KPIS:
             value = kpi.value(run)
             if value is not None:
-                st.metric(kpi.label, figure(kpi, value), width=170)
+                st.metric(kpi.label, figure(kpi, value), width=165)
 
 
 def _draw_without_rounds(run: Run) -> None:

@@ -40,16 +40,25 @@ def figure(kpi: Kpi, value: float | None) -> str:
     return {"1/s": f"{number} /s", "×": f"{number} ×", "s": f"{number} s"}.get(kpi.unit, number)
 
 
-def change(kpi: Kpi, ratio: float | None) -> str:
-    """Return by how much a value lies above or below the reference, and whether that is better."""
-    if ratio is None:
+def change(kpi: Kpi, value: float | None, base: float | None) -> str:
+    """Say how far a value lies from the reference's, `base`, and whether that is better.
+
+    Rates differ by percentage points, all else by percent of the reference.
+    """
+    if value is None or base is None:
         return ""
-    percent = f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
-    if percent in ("+0 %", "−0 %"):
+    if kpi.name == "draft_acceptance_rate":
+        amount, unit = 100 * (value - base), "points"
+    elif base:
+        amount, unit = 100 * (value / base - 1), "%"
+    else:
+        return ""
+    said = f"{amount:+.0f} {unit}".replace("-", "−")
+    if said[1:].startswith("0 "):
         return "same"
     if not kpi.better:
-        return percent
-    return f"{percent}, {'better' if (ratio > 1) == (kpi.better == 'higher') else 'worse'}"
+        return said
+    return f"{said}, {'better' if (value > base) == (kpi.better == 'higher') else 'worse'}"
 
 
 def kpi_rows(runs: Sequence[Run], names: Sequence[str], reference: int) -> list[dict[str, str]]:
@@ -59,8 +68,9 @@ def kpi_rows(runs: Sequence[Run], names: Sequence[str], reference: int) -> list[
 
 def _kpi_row(row: KpiRow, names: Sequence[str], reference: int) -> dict[str, str]:
     cells = {"": row.kpi.label}
-    for index, (name, value, ratio) in enumerate(zip(names, row.values, row.ratios, strict=True)):
-        said = "" if index == reference else change(row.kpi, ratio)
+    base = row.values[reference]
+    for index, (name, value) in enumerate(zip(names, row.values, strict=True)):
+        said = "" if index == reference else change(row.kpi, value, base)
         cells[name] = figure(row.kpi, value) + (f"  ({said})" if said else "")
     return cells
 
