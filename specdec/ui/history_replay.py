@@ -17,6 +17,7 @@ from specdec.ui.run_view import RunView
 
 SPEEDS = {"¼×": 0.25, "½×": 0.5, "1×": 1.0, "2×": 2.0, "4×": 4.0, "8×": 8.0}
 REDRAW_EVERY_S = 0.3
+PLACE_HEIGHT_PX = 90
 
 
 def frames_of(run: Run) -> list[Frame]:
@@ -124,6 +125,7 @@ def _draw(player: Player) -> None:
     player.advance()
     if was_playing and not player.is_playing:
         st.rerun()
+    _draw_place(player)
     _draw_transport(player)
     run, view = player.run, player.view
     link = link_kind(run)
@@ -139,16 +141,25 @@ def _draw(player: Player) -> None:
     panels.draw_acceptance(view)
 
 
+def _draw_place(player: Player) -> None:
+    with st.container(height=PLACE_HEIGHT_PX, border=False, key="replay_place"):
+        if player.is_playing:
+            # No slider: one that follows sends late values back, which would stop the playing.
+            share = player.round / player.num_rounds
+            st.progress(share, text=f"Round {player.round} of {player.num_rounds}")
+            return
+        st.session_state.replay_round = player.round
+        st.slider(
+            "Rounds shown",
+            0,
+            player.num_rounds,
+            key="replay_round",
+            on_change=lambda: player.seek(st.session_state.replay_round),
+            help="Drag to any round, or press the arrow keys.",
+        )
+
+
 def _draw_transport(player: Player) -> None:
-    st.session_state.replay_round = player.round
-    st.slider(
-        "Rounds shown",
-        0,
-        player.num_rounds,
-        key="replay_round",
-        on_change=lambda: player.seek(st.session_state.replay_round),
-        help="Drag to any round, or press the arrow keys.",
-    )
     with st.container(horizontal=True, vertical_alignment="center", key="transport"):
         st.button(
             "Back",

@@ -1,0 +1,177 @@
+"""The history page in Chromium: a run goes out as a file, comes in again and plays back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from specdec.run import Run
+from specdec.store import RunStore
+from specdec.trace import parse_trace
+from tests.browser.conftest import LOCAL, ROOT, _wait_until_up, free_port
+from tests.runs import tiny_run
+
+HOSTILE = "<script>window.ran=1</script><img src=x onerror=window.ran=1> **b** $x$ :red[y]"
+ROW_PX, CHECKBOX_PX = 35, 14
+
+
+@dataclass
+class History:
+    """A server over a store that holds `run` as number 1 and a hostile one as number 2."""
+
+    url: str
+    store: RunStore
+    run: Run
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("history")
+    store = RunStore(folder / "runs.db")
+    run = _paced(tiny_run(folder, num_tokens=120))
+    store.save(run)
+    texts = dict.fromkeys(run.token_texts, HOSTILE)
+    hostile = {
+        "started_at": "2100-01-01T00:00:00+00:00",
+        "prompt": HOSTILE,
+        "title": HOSTILE,
+        "note": HOSTILE,
+        "tags": (HOSTILE,),
+    }
+    pieces = tuple(HOSTILE for _ in run.pieces)
+    store.save(replace(run, token_texts=texts, pieces=pieces, **hostile))
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "streamlit", "run", "streamlit_app.py"),
+        *("--server.port", str(port), "--server.headless", "true"),
+        *("--server.fileWatcherType", "none"),
+    ]
+    environment = os.environ | {"SPECDEC_DB": str(folder / "runs.db")}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait_until_up(f"http://localhost:{port}", process)
+        yield History(f"http://localhost:{port}", store, run)
+    finally:
+        process.terminate()
+        process.wait(20)
+        store.close()
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+def _paced(run: Run) -> Run:
+    """Give each round a tenth of a second, so that there is something to watch."""
+    rounds = tuple(
+        replace(one, started_s=0.1 * one.round, draft_s=0.02, wall_s=0.1) for one in run.rounds
+    )
+    return replace(run, rounds=rounds)
+
+
+@pytest.fixture
+def open_history(chromium, history):
+    """Return a function that opens the page; what leaves the machine or goes wrong fails."""
+    contexts, errors, foreign = [], [], []
+
+    def open_page(*, scheme: str = "light", width: int = 1280):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        context.on("request", lambda request: foreign.append(request.url))
+        tab.goto(history.url)
+        tab.wait_for_selector(".st-key-generate button:visible", timeout=60_000)
+        if width < 600:
+            tab.click("[data-testid=stExpandSidebarButton]")
+        tab.click("[data-testid=stSidebarNavLink]:has-text('History')")
+        tab.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=30_000)
+        if width < 600:
+            tab.click("[data-testid=stSidebarCollapseButton] button")
+        tab.wait_for_timeout(800)
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+    places = [url.split("/")[2].split(":")[0] for url in foreign if url.startswith("http")]
+    assert set(places) <= LOCAL
+
+
+def click_line(tab, number):
+    """Select a line of the list, counted from 0."""
+    box = tab.locator("[data-testid=stDataFrame] canvas").first.bounding_box()
+    tab.mouse.click(box["x"] + CHECKBOX_PX, box["y"] + ROW_PX * (number + 1.5))
+
+
+def shown_rounds(tab):
+    return int(tab.input_value(".st-key-replay_round input"))
+
+
+def test_a_run_leaves_as_a_file_comes_in_again_and_plays(open_history, history, tmp_path):
+    tab = open_history()
+    click_line(tab, 1)
+    tab.wait_for_selector(".run-name:has-text('#1 ')")
+    tab.click(".st-key-download_run-1 button")
+    with tab.expect_download() as waiting:
+        tab.click(".st-key-download_trace button")
+    file = Path(tmp_path / "run.jsonl")
+    waiting.value.save_as(file)
+    assert parse_trace(file.read_bytes()) == history.run
+    tab.keyboard.press("Escape")
+
+    tab.click(".st-key-import button")
+    tab.set_input_files(".st-key-import_files input[type=file]", file)
+    tab.wait_for_selector("text=run.jsonl")
+    tab.click(".st-key-import_submit button")
+    tab.wait_for_selector("text=One run was imported")
+    tab.wait_for_selector(".run-name:has-text('#3 ')")
+    assert history.store.load(3) == history.run
+
+    rounds = len(history.run.rounds)
+    assert shown_rounds(tab) == rounds
+    tab.click(".st-key-replay_back button")
+    tab.wait_for_selector(f".st-key-replay_round input[value='{rounds - 1}']", state="attached")
+    tab.click(".st-key-replay_forward button")
+    tab.wait_for_selector(".st-key-replay_play button:has-text('Replay')")
+    tab.click(".st-key-replay_speed button:has-text('¼×')")
+    tab.wait_for_timeout(500)
+    tab.click(".st-key-replay_play button")
+    tab.wait_for_selector(".st-key-replay_pause button")
+    tab.click(".st-key-replay_pause button")
+    tab.wait_for_selector(".st-key-replay_play button:has-text('Play')")
+    assert shown_rounds(tab) < rounds
+    tab.click(".st-key-replay_speed button:has-text('8×')")
+    tab.wait_for_timeout(500)
+    tab.click(".st-key-replay_play button")
+    tab.wait_for_selector(".st-key-replay_play button:has-text('Replay')", timeout=30_000)
+    assert shown_rounds(tab) == rounds
+    tab.click(".st-key-delete button")
+    tab.wait_for_selector(".st-key-undo")
+    assert history.store.count() == 2
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
+def test_runs_are_compared_and_nothing_written_in_them_runs(open_history, scheme, width):
+    tab = open_history(scheme=scheme, width=width)
+    click_line(tab, 0)
+    tab.wait_for_selector(".run-name")
+    assert HOSTILE in tab.inner_text(".run-name")
+    assert HOSTILE in tab.inner_text(".run-note")
+    tab.wait_for_timeout(1500)
+    click_line(tab, 1)
+    tab.wait_for_selector(".run-key")
+    tab.wait_for_selector(".run-text")
+    assert tab.locator(".stVegaLiteChart").count() == 5
+    for frame in tab.frames:
+        assert frame.evaluate("window.ran") is None
+    assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
