@@ -17,6 +17,7 @@ import json
 import statistics
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 from specdec import RoundResult, RoundSettings, RunConfig, RunSummary, Sampler, generate
@@ -89,12 +90,7 @@ def main() -> None:
     parser.add_argument("--speed-prompts", type=int, default=6)
     options = parser.parse_args()
 
-    loaded = {}
-
-    def load(name, backend):
-        if name not in loaded:
-            loaded[name] = load_model(name, backend)
-        return loaded[name]
+    load = cache(load_model)
 
     config = RunConfig(target=options.target, draft="none", backend="portable")
     pair = make_pair(config, load)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import cache
 
 from specdec import RoundResult, RoundSettings, RunConfig, Sampler, generate
-from specdec.pair import make_drafter, make_pair
+from specdec.pair import load_model, make_drafter, make_pair
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
 from tests.real.test_smollm2 import PROMPTS
 
@@ -25,15 +26,8 @@ def main() -> int:
     options = parser.parse_args()
 
     config = RunConfig(target=options.target, draft="none", backend="portable")
-    pair, loaded = make_pair(config), {}
-
-    def load(name, backend):
-        from specdec.pair import load_model
-
-        if name not in loaded:
-            loaded[name] = load_model(name, backend)
-        return loaded[name]
-
+    load = cache(load_model)
+    pair = make_pair(config, load)
     target = load(options.target, "portable")
     drafters = [make_drafter(name, target, "portable", load) for name in options.drafts]
     num_runs, differing = 0, []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from functools import cache
 
 from specdec import RunConfig, RunSummary, generate, measure_baseline
 from specdec.environment import describe_environment
@@ -20,7 +21,8 @@ CONFIGURATIONS = [
     {"draft": "none", "num_draft_tokens": 0},
     {"draft": "ngram", "num_draft_tokens": 4},
     {"draft": "layer-skip", "num_draft_tokens": 4},
-    {"draft": "layer-skip", "num_draft_tokens": 4, "rtt_ms": 50.0},
+    {"draft": "auto", "num_draft_tokens": 4},
+    {"draft": "auto", "num_draft_tokens": 4, "rtt_ms": 50.0},
 ]
 
 
@@ -30,12 +32,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
 
-    loaded = {}
-
-    def load(name, backend):
-        if name not in loaded:
-            loaded[name] = load_model(name, backend)
-        return loaded[name]
+    load = cache(load_model)
 
     results: dict[int, list[dict[str, float]]] = {i: [] for i in range(len(CONFIGURATIONS))}
     for repeat in range(options.repeats):
