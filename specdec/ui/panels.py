@@ -161,7 +161,7 @@ def draw_speed(view: RunView, baseline: Baseline | None, *, link: str) -> None:
             "Time per round",
             f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
             f"passes. Verify: the target's. Link{kind}: the network's share of the call. "
-            "Other: making distributions, testing and drawing tokens.",
+            "Other: making distributions, testing and drawing tokens, and repeated attempts.",
             charts.latency_data(view.rounds),
             charts.latency_spec(),
             "Draft, verify, link and other milliseconds of the last rounds",

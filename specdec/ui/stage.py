@@ -43,6 +43,8 @@ def _draw_run(*, final: bool) -> None:
         return
     if show is not None and live.recording is not None:
         show.advance(live.recording.frames, time.monotonic())
+        if live.phase.is_over and show.is_at_end(live.recording.frames):
+            show.view.pending = None  # stopped or failed before the target answered
     if not final and not is_moving(live):
         st.rerun()
     view = show.view if show else RunView(str)

@@ -140,6 +140,75 @@ def test_everything_can_be_reached_with_the_keyboard(open_tab):
     assert not tab.evaluate(f"{focused}.classList.contains('tk')")
 
 
+RESAMPLED_PIXELS = """canvas => {
+    const {width, height} = canvas, ratio = width / canvas.clientWidth;
+    const data = canvas.getContext('2d').getImageData(0, 0, width, height).data, found = [];
+    for (let y = 0; y < Math.min(height, 200 * ratio); y += 3)
+        for (let x = 0; x < width; x += 3) {
+            const [r, g, b] = data.slice(4 * (y * width + x));
+            if (r === 245 && g === 158 && b === 11) found.push([x / ratio, y / ratio]);
+        }
+    return found;
+}"""
+
+
+def test_a_click_on_a_token_tells_its_round_and_a_double_click_opens_nothing(open_tab):
+    tab = open_tab("max_tokens=64")
+    generate(tab)
+    wait_until_over(tab)
+    first = tab.input_value(".st-key-round input")
+    canvas = tab.frame_locator(".st-key-final_tree iframe").locator("canvas")
+    poll(tab, lambda: canvas.evaluate(RESAMPLED_PIXELS))
+    left, right = (
+        choose(canvas.evaluate(RESAMPLED_PIXELS), key=lambda place: place[0])
+        for choose in (min, max)
+    )
+    box = canvas.bounding_box()
+    told = []
+    for x, y in (left, right):
+        tab.mouse.click(box["x"] + x + 2, box["y"] + y)
+        poll(tab, lambda: tab.input_value(".st-key-round input") not in told, 5)
+        told.append(tab.input_value(".st-key-round input"))
+        tab.wait_for_timeout(1000)
+    assert told[0] != told[1]
+    assert {*told, first} > {first}
+    tab.mouse.dblclick(box["x"] + right[0] + 2, box["y"] + right[1])
+    tab.wait_for_timeout(1000)
+    assert len(tab.context.pages) == 1
+
+
+def test_a_race_is_run_and_played_back(open_tab, server):
+    before = len(server.saved())
+    tab = open_tab("max_tokens=64")
+    tab.click(".st-key-race label:visible >> nth=0")
+    generate(tab)
+    wait_until_over(tab)
+    tab.wait_for_selector("text=plain decoding 64 in")
+    tab.get_by_text("1 : 10").click()
+    tab.click(".st-key-play_race button:visible")
+    tab.wait_for_selector("text=plain decoding 64 in", state="detached", timeout=20_000)
+    tab.wait_for_selector("text=plain decoding 64 in", timeout=60_000)
+    assert len(server.saved()) == before + 1
+
+
+def test_slow_motion_and_replay_show_each_state_of_a_token(open_tab):
+    tab = open_tab("max_tokens=64")
+    tab.get_by_text("1 : 10").click()
+    generate(tab)
+    for status in ("pending", "accepted", "resampled"):
+        tab.wait_for_selector(f".tk.{status}", timeout=30_000)
+    tab.click(".st-key-stop button:visible")
+    wait_until_over(tab)
+    whole = text_of(tab)
+    tab.click(".st-key-replay button:visible")
+    tab.wait_for_selector(RUNNING)
+    tab.wait_for_selector(".tk.accepted", timeout=30_000)
+    assert len(text_of(tab)) < len(whole)
+    tab.click(".st-key-stop button:visible")
+    wait_until_over(tab)
+    assert text_of(tab) == whole
+
+
 def test_settings_travel_in_the_url(open_tab):
     tab = open_tab("k=7&temperature=1.2&link=same+city+(10+ms)&draft=ngram")
     assert "7" in tab.inner_text(".st-key-k")
