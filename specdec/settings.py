@@ -17,7 +17,7 @@ MAX_RTT_MS = 10_000.0
 BACKENDS = ("auto", "portable", "mlx")
 DEFAULT_MODEL = "smollm2-135m"
 AUTO = "auto"
-TRAINED_DRAFTS: dict[str, str] = {}
+TRAINED_DRAFTS = {"smollm2-135m": "smollm2-draft"}
 """The drafts that come with this package, by the target they were trained for."""
 
 

@@ -113,6 +113,13 @@ KNOWN_MODELS: Mapping[str, KnownModel | ShippedDraft] = MappingProxyType(
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         ),
+        "smollm2-draft": ShippedDraft(
+            name="smollm2-draft",
+            description="trained to draft for smollm2-135m: 6 layers, 4,096 of its tokens",
+            licence="Apache-2.0",
+            shipped=SHIPPED / "smollm2-draft",
+            target="smollm2-135m",
+        ),
     }
 )
 

@@ -29,5 +29,10 @@ def smollm2(smollm2_folder: Path) -> PortableModel:
 
 
 @pytest.fixture(scope="session")
+def smollm2_draft(smollm2_folder: Path) -> PortableModel:
+    return PortableModel.load(hub.resolve("smollm2-draft"), "smollm2-draft")
+
+
+@pytest.fixture(scope="session")
 def smollm2_tokenizer(smollm2_folder: Path) -> Tokenizer:
     return Tokenizer.load(smollm2_folder)

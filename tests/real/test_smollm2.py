@@ -65,14 +65,21 @@ def test_the_known_answer(smollm2: PortableModel, smollm2_tokenizer: Tokenizer) 
 
 @pytest.mark.parametrize("index", range(len(PROMPTS)))
 def test_greedy_ids_are_those_of_plain_decoding(
-    index: int, smollm2: PortableModel, smollm2_tokenizer: Tokenizer
+    index: int,
+    smollm2: PortableModel,
+    smollm2_draft: PortableModel,
+    smollm2_tokenizer: Tokenizer,
 ) -> None:
     """Each prompt meets one K of 0–16 per drafter, so that twenty prompts meet every K.
 
     `python -m benchmarks.exactness` runs all of them on all prompts.
     """
     prompt = PROMPTS[index]
-    drafters = (NgramDrafter(), ModelDrafter(smollm2.without_middle_layers()))
+    drafters = (
+        NgramDrafter(),
+        ModelDrafter(smollm2.without_middle_layers()),
+        ModelDrafter(smollm2_draft),
+    )
     plain = write(smollm2, smollm2_tokenizer, prompt, NoDrafter(), 0)
     for offset, drafter in enumerate(drafters):
         num_draft_tokens = (index + 7 * offset) % 17

@@ -1,0 +1,79 @@
+"""The draft that is shipped: as good as its model card says, cheap, and never in the way."""
+
+from __future__ import annotations
+
+import statistics
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from specdec.drafters.model import ModelDrafter
+from specdec.engine import RoundSettings, generate
+from specdec.models import hub
+from specdec.models.portable import PortableModel
+from specdec.models.tokenizer import Tokenizer
+from specdec.records import RoundResult
+from specdec.sampling import Sampler
+from specdec.targets.local import LocalTarget
+from tests.real.test_smollm2 import PROMPTS
+
+pytestmark = pytest.mark.weights
+
+# Measured by `python -m benchmarks.draft_quality`; the margin is for the few rounds of a test.
+EXPECTED_ACCEPTANCE = 0.36
+GREEDY_ACCEPTANCE = 0.36
+
+
+def rounds_of(
+    target: PortableModel,
+    tokenizer: Tokenizer,
+    draft: PortableModel,
+    temperature: float,
+    num_draft_tokens: int = 4,
+) -> list[RoundResult]:
+    rounds = []
+    for prompt in PROMPTS[:8]:
+        events = generate(
+            tokenizer.apply_chat_template([{"role": "user", "content": prompt}]),
+            LocalTarget(target),
+            RoundSettings(ModelDrafter(draft), num_draft_tokens, Sampler(temperature)),
+            max_tokens=40,
+            eos_token_ids=tokenizer.eos_token_ids,
+        )
+        rounds += [event for event in events if isinstance(event, RoundResult)]
+    return rounds
+
+
+def test_it_is_accepted_as_often_as_it_was_measured(
+    smollm2: PortableModel, smollm2_tokenizer: Tokenizer, smollm2_draft: PortableModel
+) -> None:
+    sampled = rounds_of(smollm2, smollm2_tokenizer, smollm2_draft, 0.7)
+    firsts = [r.candidates[0].expected_acceptance for r in sampled if r.candidates]
+    assert statistics.mean(firsts) > EXPECTED_ACCEPTANCE
+    greedy = rounds_of(smollm2, smollm2_tokenizer, smollm2_draft, 0.0)
+    taken = [r.num_accepted > 0 for r in greedy if r.candidates]
+    assert statistics.mean(taken) > GREEDY_ACCEPTANCE
+
+
+def test_it_says_only_its_own_tokens_and_reads_every_token(
+    smollm2_tokenizer: Tokenizer, smollm2_draft: PortableModel
+) -> None:
+    draft = smollm2_draft
+    assert draft.vocab_size == smollm2_tokenizer.vocab_size
+    assert draft.head_ids is not None
+    assert all(a < b for a, b in pairwise(draft.head_ids.tolist()))
+    logits = draft.forward([draft.vocab_size - 1, 0], draft.new_cache())
+    assert np.isfinite(logits).sum() == 2 * len(draft.head_ids)
+
+
+@pytest.mark.mlx
+def test_mlx_drafts_alike(smollm2_draft: PortableModel) -> None:
+    pytest.importorskip("mlx")
+    from specdec.models.mlx import MlxModel
+
+    ids = [1, 9690, 198, 2683, 359, 253]
+    mlx = MlxModel.load(hub.resolve("smollm2-draft"), "smollm2-draft")
+    ours, theirs = (model.forward(ids, model.new_cache()) for model in (smollm2_draft, mlx))
+    assert (np.isfinite(ours) == np.isfinite(theirs)).all()
+    assert np.abs(ours - theirs)[np.isfinite(ours)].max() < 1e-3
