@@ -23,14 +23,13 @@ except SettingsError as error:
 live = controls.current_run()
 moving = live is not None and stage.is_moving(live)
 
-st.markdown("### SpeculatoViz :small[:gray[Speculative decoding, for real and in slow motion]]")
-
 try:
-    config = draw_sidebar(defaults, running=moving)
+    config = draw_sidebar(defaults, running=moving)  # first, or it pushes the page aside
 except SettingsError as error:
     st.error(words.plain(str(error)), icon=":material/error:")
     st.stop()
 
+st.markdown("### SpeculatoViz :small[:gray[Speculative decoding, for real and in slow motion]]")
 if live is not None:
     live.change(config.num_draft_tokens, config.sampler, config.draft)
 controls.draw_status(config)

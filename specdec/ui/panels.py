@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
 
 from specdec.metrics import Baseline
@@ -53,26 +55,29 @@ def draw_state(live: LiveRun, view: RunView) -> None:
         details.append(words.ending(live.run.summary))
     if live.phase is Phase.BASELINE:
         details.append("plain decoding of a few tokens, for the speed-up to be measured against")
-    elif live.baseline is not None:
-        details.append(
-            words.baseline_words(
-                live.baseline, is_new=live.baseline_is_new, link=words.link_kind(live)
-            )
-        )
     st.markdown(f":{color}-badge[{word}] :small[{words.plain(' · '.join(details))}]")
-    arrival = live.arrival
-    if arrival is not None:
-        st.progress(arrival.fraction or 0.0, text=words.plain(arrival.what))
     if live.error:
         st.error(words.plain(live.error), icon=":material/error:")
     if live.notice:
         st.warning(words.plain(live.notice), icon=":material/info:")
 
 
+def draw_arrival(live: LiveRun) -> None:
+    """Say, where the tree will be, how far the weights are."""
+    with _tree_box():
+        arrival = live.arrival
+        if arrival is not None:
+            st.progress(arrival.fraction or 0.0, text=words.plain(arrival.what))
+
+
+def _tree_box() -> DeltaGenerator:
+    return st.container(key="live_tree", height=TREE_HEIGHT_PX + 16, border=False)
+
+
 def draw_live_tree(view: RunView, num_draft_tokens: int) -> None:
     """Draw the window of the last rounds, updated in place."""
     picture = live_picture(view.rounds, view.pending, view.text_of, num_draft_tokens)
-    with st.container(key="live_tree"):
+    with _tree_box():
         # Another K frames another width, and the view is fitted at mount only.
         _draw_graph(picture, TREE_HEIGHT_PX, f"live_graph_{picture.num_columns}")
 
@@ -100,9 +105,7 @@ def draw_text(view: RunView) -> None:
             height=TEXT_HEIGHT_PX, border=False, autoscroll=True, key="answer_text"
         )
         with scroll, st.container(key="answer_flow", gap=None):
-            for chunk in view.text.chunks:
-                st.html(chunk)
-            st.html(view.text.tail(view.pending) or "<span></span>")
+            _draw_chunks(view)
         with st.container(key="answer_hint"):
             st.caption(
                 "Point at a token, or press Tab and then the arrow keys, to see how it came to be."
@@ -113,9 +116,22 @@ def draw_race_text(view: RunView, key: str, height_px: int) -> None:
     """Draw a text in its colours, without the facts of its tokens."""
     scroll = st.container(height=height_px, autoscroll=True, key=key)
     with scroll, st.container(key=f"{key}_flow", gap=None):
-        for chunk in view.text.chunks:
-            st.html(chunk)
-        st.html(view.text.tail(view.pending) or "<span></span>")
+        _draw_chunks(view)
+
+
+@dataclass(frozen=True, slots=True)
+class _Exactly:
+    """HTML for `st.html` as it is: given a string, it would tidy white space up."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def _draw_chunks(view: RunView) -> None:
+    for chunk in (*view.text.chunks, view.text.tail(view.pending) or "<span></span>"):
+        st.html(_Exactly(chunk))
 
 
 def draw_gauges(view: RunView, baseline: Baseline | None, *, link: str) -> None:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from specdec.ui import controls, panels, study, words
 from specdec.ui.history_files import draw_downloads
-from specdec.ui.pump import LiveRun
+from specdec.ui.pump import LiveRun, Phase
 from specdec.ui.run_view import RunView
 from specdec.ui.token_tree import slices, wrapped_picture
 
@@ -52,6 +52,8 @@ def _draw_run(*, final: bool) -> None:
     link = words.link_kind(live)
     if final:
         _draw_final_tree(live)
+    elif live.phase is Phase.LOADING:
+        panels.draw_arrival(live)
     else:
         panels.draw_live_tree(view, live.config.num_draft_tokens)
     left, right = st.columns([3, 2])
@@ -60,6 +62,7 @@ def _draw_run(*, final: bool) -> None:
         st.caption(words.plain(words.totals(view.summary)))
     with right:
         panels.draw_gauges(view, live.baseline, link=link)
+        _draw_baseline(live, link)
     if final:
         with st.container(horizontal=True, key="take_away"):
             _draw_copy(view)
@@ -69,6 +72,14 @@ def _draw_run(*, final: bool) -> None:
     panels.draw_acceptance(view)
     if final:
         study.draw(live)
+
+
+def _draw_baseline(live: LiveRun, link: str) -> None:
+    """Say what the speed-up was measured against, and when."""
+    if live.baseline is None:
+        st.caption("No baseline yet.")
+    else:
+        st.caption(words.baseline_words(live.baseline, is_new=live.baseline_is_new, link=link))
 
 
 def _draw_final_tree(live: LiveRun) -> None:

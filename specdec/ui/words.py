@@ -56,8 +56,8 @@ def baseline_words(baseline: Baseline, *, is_new: bool, link: str) -> str:
     when = "just before this run" if is_new else "earlier in this session"
     over = f" over the {link} link" if link else ""
     return (
-        f"baseline {baseline.tokens_per_s:.1f} tokens/s: plain decoding of "
-        f"{baseline.num_tokens} tokens{over}, measured {when}"
+        f"Baseline {baseline.tokens_per_s:.1f} tokens/s: plain decoding of "
+        f"{baseline.num_tokens} tokens{over}, measured {when}."
     )
 
 

@@ -34,7 +34,7 @@ def test_the_totals_are_one_sentence(tmp_path):
 
 def test_the_baseline_says_when_and_on_how_much_it_was_measured():
     said = words.baseline_words(Baseline(16, 2.0, 1.0), is_new=True, link="emulated")
-    assert said.startswith("baseline 8.0 tokens/s: plain decoding of 16 tokens")
+    assert said.startswith("Baseline 8.0 tokens/s: plain decoding of 16 tokens")
     assert "over the emulated link, measured just before this run" in said
     again = words.baseline_words(Baseline(16, 2.0, 1.0), is_new=False, link="")
     assert "earlier in this session" in again
