@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EXAMPLE_PROMPTS: Mapping[str, str] = {
-    "Explain": "What is the capital of France? Then explain why the sky is blue.",
+    "Explain": "Explain why the sky is blue and why sunsets are red.",
     "Code": "Write a Python function that counts how often each word occurs in a text.",
     "Prose": "Write a short story about a lighthouse keeper who finds a message in a bottle.",
     "List": "List ten things to check before leaving on a bicycle tour, with a reason for each.",
