@@ -192,7 +192,7 @@ def _summary_run(response: dict[str, Any], summary: RunSummary) -> Run:
         pieces=(from_json(str, text, "the text"),),
         token_texts={},
         summary=summary,
-        title=f"vLLM: {model}",
+        title=f"vLLM: {model}".replace("\0", "\ufffd"),
         note="Imported totals of a vLLM response.",
     )
 
