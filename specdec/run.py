@@ -135,6 +135,10 @@ class Run:
             != (after.num_draft_tokens, after.temperature, after.drafter)
         )
 
+    def token_text(self, token_id: int) -> str:
+        """Return the text to show for one token of the run, nothing where a file did not say."""
+        return self.token_texts.get(token_id, "")
+
     def round_pieces(self) -> tuple[tuple[str, ...], ...]:
         """Return `pieces` round by round."""
         pieces = iter(self.pieces)

@@ -10,7 +10,7 @@ import streamlit as st
 from specdec.records import RoundResult
 from specdec.replay import timeline
 from specdec.run import Run
-from specdec.ui import panels, words
+from specdec.ui import panels, study, words
 from specdec.ui.playback import Show
 from specdec.ui.recording import Frame
 from specdec.ui.run_view import RunView
@@ -61,7 +61,7 @@ class Player:
         """Stand still after this many rounds."""
         count = max(0, min(num_rounds, self.num_rounds))
         self.is_playing = False
-        self._show = Show(self._text_of, None)
+        self._show = Show(self.run.token_text, None)
         self._show.advance(self._frames[: self._cuts[count]], time.monotonic())
         self._show.playhead.set_speed(0.0)
 
@@ -90,9 +90,6 @@ class Player:
             self._show.advance(self._frames, time.monotonic())
             self.is_playing = not self.is_at_end
 
-    def _text_of(self, token_id: int) -> str:
-        return self.run.token_texts.get(token_id, "")
-
 
 def link_kind(run: Run) -> str:
     """Return "emulated" or "measured" for the link of a run, and nothing where there is none."""
@@ -114,13 +111,13 @@ def player_for(run: Run, identity: object) -> Player:
     return player
 
 
-def draw(player: Player) -> None:
+def draw(player: Player, identity: str) -> None:
     """Draw the controls, and the panels of the live page at the place they say."""
     every_s = REDRAW_EVERY_S if player.is_playing else None
-    st.fragment(_draw, run_every=every_s)(player)
+    st.fragment(_draw, run_every=every_s)(player, identity)
 
 
-def _draw(player: Player) -> None:
+def _draw(player: Player, identity: str) -> None:
     was_playing = player.is_playing
     player.advance()
     if was_playing and not player.is_playing:
@@ -130,7 +127,10 @@ def _draw(player: Player) -> None:
     run, view = player.run, player.view
     link = link_kind(run)
     panels.draw_legend()
-    panels.draw_live_tree(view, max(result.num_draft_tokens for result in run.rounds))
+    if player.is_at_end:
+        study.draw_tree(run, identity)
+    else:
+        panels.draw_live_tree(view, max(result.num_draft_tokens for result in run.rounds))
     left, right = st.columns([3, 2])
     with left:
         panels.draw_text(view)
@@ -139,6 +139,18 @@ def _draw(player: Player) -> None:
         panels.draw_gauges(view, run.baseline, link=link)
     panels.draw_speed(view, run.baseline, link=link)
     panels.draw_acceptance(view)
+    if not player.is_playing:
+        study.draw(run, identity, link=link)
+
+
+def _stand_at(player: Player, num_rounds: int) -> None:
+    """Show the run up to a round, and tell that round below."""
+    player.seek(num_rounds)
+    _tell_round(player)
+
+
+def _tell_round(player: Player) -> None:
+    st.session_state.round = max(1, player.round)
 
 
 def _draw_place(player: Player) -> None:
@@ -154,7 +166,7 @@ def _draw_place(player: Player) -> None:
             0,
             player.num_rounds,
             key="replay_round",
-            on_change=lambda: player.seek(st.session_state.replay_round),
+            on_change=lambda: _stand_at(player, st.session_state.replay_round),
             help="Drag to any round, or press the arrow keys.",
         )
 
@@ -165,13 +177,15 @@ def _draw_transport(player: Player) -> None:
             "Back",
             icon=":material/skip_previous:",
             key="replay_back",
-            on_click=lambda: player.seek(player.round - 1),
+            on_click=_stand_at,
+            args=(player, player.round - 1),
             disabled=player.is_playing or player.round == 0,
             help="One round back.",
         )
         if player.is_playing:
             if st.button("Pause", icon=":material/pause:", key="replay_pause", type="primary"):
                 player.pause()
+                _tell_round(player)
                 st.rerun()
         elif st.button(
             "Replay" if player.is_at_end else "Play",
@@ -186,7 +200,8 @@ def _draw_transport(player: Player) -> None:
             "Forward",
             icon=":material/skip_next:",
             key="replay_forward",
-            on_click=lambda: player.seek(player.round + 1),
+            on_click=_stand_at,
+            args=(player, player.round + 1),
             disabled=player.is_playing or player.is_at_end,
             help="One round forward.",
         )

@@ -36,7 +36,8 @@ def draw(store: RunStore, line: StoredRun) -> None:
     _draw_ending(run)
     _draw_figures(run)
     if run.rounds:
-        history_replay.draw(history_replay.player_for(run, (store.location, line.id)))
+        player = history_replay.player_for(run, (store.location, line.id))
+        history_replay.draw(player, f"run_{line.id}")
     else:
         _draw_without_rounds(run)
     with st.expander("Prompt, configuration and machine"):

@@ -192,7 +192,8 @@ def bars(result: RoundResult, position: int, text_of: TextOf) -> list[Bar]:
 
 
 def _exp(logprob: float | None) -> float | None:
-    return None if logprob is None else math.exp(logprob)
+    # A file may claim more than certainty, which may be more than a float can hold.
+    return None if logprob is None else math.exp(min(logprob, 0.0))
 
 
 def _residual_mass(result: RoundResult, here: Sequence[TokenRecord]) -> float | None:

@@ -14,7 +14,6 @@ from specdec.ui import controls, panels, study, words
 from specdec.ui.history_files import draw_downloads
 from specdec.ui.pump import LiveRun, Phase
 from specdec.ui.run_view import RunView
-from specdec.ui.token_tree import slices, wrapped_picture
 
 REDRAW_EVERY_S = 0.3
 
@@ -51,7 +50,8 @@ def _draw_run(*, final: bool) -> None:
     panels.draw_state(live, view)
     link = words.link_kind(live)
     if final:
-        _draw_final_tree(live)
+        if live.run is not None:
+            study.draw_tree(live.run, str(id(live)))
     elif live.phase is Phase.LOADING:
         panels.draw_arrival(live)
     else:
@@ -70,8 +70,8 @@ def _draw_run(*, final: bool) -> None:
                 draw_downloads(live.run, "run")
     panels.draw_speed(view, live.baseline, link=link)
     panels.draw_acceptance(view)
-    if final:
-        study.draw(live)
+    if final and live.run is not None:
+        study.draw(live.run, str(id(live)), link=link, live=live)
 
 
 def _draw_baseline(live: LiveRun, link: str) -> None:
@@ -80,26 +80,6 @@ def _draw_baseline(live: LiveRun, link: str) -> None:
         st.caption("No baseline yet.")
     else:
         st.caption(words.baseline_words(live.baseline, is_new=live.baseline_is_new, link=link))
-
-
-def _draw_final_tree(live: LiveRun) -> None:
-    if live.run is None or live.pair is None:
-        return
-    rounds = live.run.rounds
-    stretches = slices(rounds)
-    if not stretches:
-        return
-    stretch = stretches[0]
-    if len(stretches) > 1:
-        stretch = st.select_slider(
-            "Rounds shown",
-            stretches,
-            format_func=lambda part: f"{part.start + 1} – {part.stop}",
-            key="stretch",
-        )
-    picture = wrapped_picture(rounds, live.pair.tokenizer.token_text, stretch)
-    clicked = panels.draw_final_tree(picture, f"final_graph_{id(live)}_{stretch.start}")
-    study.choose(clicked)
 
 
 def _draw_copy(view: RunView) -> None:

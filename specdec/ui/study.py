@@ -1,19 +1,21 @@
-"""A finished run looked at closely: a round step by step, whether it is worth it, race, audit."""
+"""A finished run looked at closely: a round step by step, whether it is worth it, race, audit.
+
+A saved run is studied like one that has just ended; only what takes its target, plain decoding to
+race against and to compare with, is there for the latter alone.
+"""
 
 from __future__ import annotations
-
-import time
 
 import pandas as pd
 import streamlit as st
 
 from specdec.records import RoundResult, TokenStatus
-from specdec.ui import audit, controls, inspector, panels, study_charts, words, worth
+from specdec.run import Run
+from specdec.ui import audit, inspector, panels, plain_decoding, study_charts, words, worth
 from specdec.ui.facts import TextOf, visible
 from specdec.ui.pump import LiveRun
-from specdec.ui.race import Race, result_words
-from specdec.ui.recording import Recording
 from specdec.ui.run_view import mean_acceptance
+from specdec.ui.token_tree import slices, wrapped_picture
 
 TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
     "Round by round",
@@ -21,29 +23,63 @@ TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
     "Race",
     "Losslessness",
 )
-_RACE_EVERY_S = 0.3
-_RACE_HEIGHT_PX = 220
 
 
-def draw(live: LiveRun) -> None:
-    """Draw the four studies of a run that is over."""
-    if live.run is None or live.pair is None or not live.run.rounds:
+def draw_tree(run: Run, identity: str) -> None:
+    """Draw the whole tree, in stretches if it is long; a click on a token chooses its round."""
+    _turn_to(identity)
+    stretches = slices(run.rounds)
+    if not stretches:
         return
-    text_of = live.pair.tokenizer.token_text
+    stretch = stretches[0]
+    if len(stretches) > 1:
+        stretch = st.select_slider(
+            "Rounds in the tree",
+            stretches,
+            format_func=lambda part: f"{part.start + 1} – {part.stop}",
+            key="stretch",
+        )
+    picture = wrapped_picture(run.rounds, run.token_text, stretch)
+    _choose(panels.draw_final_tree(picture, f"final_graph_{identity}_{stretch.start}"))
+
+
+def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> None:
+    """Draw the studies of a run that is over.
+
+    Args:
+        run: with its rounds, or nothing is drawn.
+        identity: of the run; what was chosen in another one is forgotten.
+        link: "emulated", "measured", or nothing where there is none.
+        live: with its target still at hand; None for a saved run.
+    """
+    if not run.rounds:
+        return
+    _turn_to(identity)
+    names = TABS if live else (ROUNDS, WORTH, LOSSLESSNESS)
     with st.container(key="study"):
-        rounds, worth_it, race, losslessness = st.tabs(TABS, default=_wanted_tab(live))
-    with rounds:
-        _draw_inspector(live.run.rounds, text_of)
-    with worth_it:
-        _draw_worth(live)
-    with race:
-        _draw_race(live)
-    with losslessness:
-        _draw_audit(live)
+        tabs = dict(zip(names, st.tabs(names, default=_wanted_tab(live)), strict=True))
+    with tabs[ROUNDS]:
+        _draw_inspector(run.rounds, run.token_text)
+    with tabs[WORTH]:
+        _draw_worth(run, link)
+    if live is not None:
+        with tabs[RACE]:
+            plain_decoding.draw_race(live, RACE)
+    with tabs[LOSSLESSNESS]:
+        _draw_audit(run, live)
 
 
-def _wanted_tab(live: LiveRun) -> str:
+def _turn_to(identity: str) -> None:
+    if st.session_state.get("studied") != identity:
+        st.session_state.studied = identity
+        for choice in ("round", "clicked", "stretch"):
+            st.session_state.pop(choice, None)
+
+
+def _wanted_tab(live: LiveRun | None) -> str:
     """Return the tab to open: the one that asked for plain decoding, once it is there."""
+    if live is None:
+        return ROUNDS
     wanted: str = st.session_state.get("wanted_tab", RACE if live.race else ROUNDS)
     return wanted
 
@@ -51,12 +87,12 @@ def _wanted_tab(live: LiveRun) -> str:
 # Round by round
 
 
-def choose(node_id: str | None) -> None:
-    """Let a click on the tree choose the round that is told, and the token in it."""
-    if node_id is None or node_id == st.session_state.get("clicked"):
+def _choose(node_id: str | None) -> None:
+    """Let a click on the tree choose the round that is told."""
+    if node_id == st.session_state.get("clicked"):
         return
     st.session_state.clicked = node_id
-    round_part = node_id.removeprefix("r").replace("f", "c").split("c")[0]
+    round_part = (node_id or "").removeprefix("r").replace("f", "c").split("c")[0]
     if round_part.isdigit():
         st.session_state.round = int(round_part) + 1
 
@@ -140,17 +176,15 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
 # Is it worth it here?
 
 
-def _draw_worth(live: LiveRun) -> None:
-    assert live.run is not None
-    rounds = live.run.rounds
-    prediction = None
-    if live.baseline is not None:
-        alpha = mean_acceptance(rounds)
-        prediction = worth.forecast(rounds, live.run.summary, alpha, live.baseline)
-    if prediction is None:
-        st.caption("Nothing was drafted in this run, so there is no acceptance to predict from.")
+def _draw_worth(run: Run, link: str) -> None:
+    if run.baseline is None:
+        st.caption("No baseline was measured for this run, so there is nothing to compare with.")
         return
-    link = words.link_kind(live)
+    alpha = mean_acceptance(run.rounds)
+    prediction = worth.forecast(run.rounds, run.summary, alpha, run.baseline)
+    if prediction is None:
+        st.caption("Nothing was drafted in this run, so there is nothing to predict from.")
+        return
     st.markdown(words.plain(worth.reason(prediction)))
     panels.draw_chart(
         "Tokens per second by K",
@@ -178,97 +212,33 @@ def _draw_worth(live: LiveRun) -> None:
         cell.metric(name, f"{1e3 * value_s:.1f} ms", help=meaning)
 
 
-# Race and audit, which both want plain decoding of the same target
+# Losslessness
 
 
-def _offer_plain(live: LiveRun, tab: str, why: str) -> None:
-    st.caption(why)
-    if st.button("Run plain decoding now", key=f"plain_for_{tab}", icon=":material/timer:"):
-        st.session_state.wanted_tab = tab
-        live.decode_plainly()
-        st.rerun()
-
-
-def _plain_rounds(plain: Recording) -> list[RoundResult]:
-    return [f.event for f in plain.frames if isinstance(f.event, RoundResult)]
-
-
-def _draw_race(live: LiveRun) -> None:
-    if live.plain is None or live.recording is None or live.pair is None:
-        _offer_plain(
-            live,
-            RACE,
-            "The target writes its answer once more without a draft, by itself on this machine "
-            "and over the same link; then both are played back on one clock.",
-        )
-        return
-    text_of = live.pair.tokenizer.token_text
-    runners = (live.recording.frames, live.plain.frames)
-    if st.session_state.get("race_of") is not live.plain:
-        st.session_state.race_of = live.plain
-        st.session_state.race_shown = Race(text_of, runners, None)
-        st.session_state.race_shown.advance(time.monotonic())
-    if st.button("Play the race", key="play_race", icon=":material/flag:"):
-        speed = controls.chosen_speed() or 1.0
-        st.session_state.race_shown = Race(text_of, runners, speed)
-    race: Race = st.session_state.race_shown
-    every_s = None if race.is_over else _RACE_EVERY_S
-    st.fragment(_draw_lanes, run_every=every_s)(live, race)
-
-
-def _draw_lanes(live: LiveRun, race: Race) -> None:
-    was_over = race.is_over
-    race.advance(time.monotonic())
-    if race.is_over and not was_over:
-        st.rerun(scope="app")
-    totals = [sum(len(r.emitted) for r in rounds) for rounds in _rounds_of_both(live)]
-    names = ("Speculative decoding", "Plain decoding")
-    for index, column in enumerate(st.columns(2)):
-        lap, view = race.laps()[index], race.views[index]
-        with column:
-            st.markdown(f"**{names[index]}**")
-            speed = "" if lap.tokens_per_s is None else f", {lap.tokens_per_s:.1f} tokens/s"
-            st.progress(
-                min(1.0, lap.num_tokens / max(1, totals[index])),
-                text=f"{lap.num_tokens} tokens in {lap.seconds:.1f} s{speed}",
-            )
-            panels.draw_race_text(view, f"race_{index}", _RACE_HEIGHT_PX)
-    if race.is_over:
-        speculative, plain = race.laps()
-        st.markdown(words.plain(result_words(speculative, plain, words.link_kind(live))))
-    if live.config.temperature > 0:
-        st.caption("Above temperature 0 the texts differ by chance; both follow the target.")
-
-
-def _rounds_of_both(live: LiveRun) -> tuple[list[RoundResult], list[RoundResult]]:
-    assert live.recording is not None
-    assert live.plain is not None
-    return _plain_rounds(live.recording), _plain_rounds(live.plain)
-
-
-def _draw_audit(live: LiveRun) -> None:
-    assert live.run is not None
-    rounds = live.run.rounds
+def _draw_audit(run: Run, live: LiveRun | None) -> None:
     st.markdown(
-        f"**Guarantee of this target:** {words.plain(live.run.exactness)}.",
+        f"**Guarantee of this target:** {words.plain(run.exactness)}.",
         help="What the output law is, if every piece works as it should; the checks below look.",
     )
-    if all(result.temperature == 0 for result in rounds):
-        _draw_comparison(live)
-    else:
-        _draw_acceptance_check(rounds)
-
-
-def _draw_comparison(live: LiveRun) -> None:
-    assert live.run is not None
-    if live.plain is None:
-        _offer_plain(
+    if any(result.temperature > 0 for result in run.rounds):
+        _draw_acceptance_check(run.rounds)
+    elif live is None:
+        st.caption(
+            "At temperature 0 the text must be that of plain decoding, token by token. To compare "
+            "the two takes the target itself: the live page does it, when a run has just ended."
+        )
+    elif live.plain is None:
+        plain_decoding.offer(
             live,
             LOSSLESSNESS,
             "At temperature 0 the text must be that of plain decoding, token by token.",
         )
-        return
-    found = audit.compare(live.run.rounds, _plain_rounds(live.plain))
+    else:
+        _draw_comparison(run.rounds, plain_decoding.rounds_of(live.plain))
+
+
+def _draw_comparison(rounds: tuple[RoundResult, ...], plain: list[RoundResult]) -> None:
+    found = audit.compare(rounds, plain)
     if found.divergence is None:
         st.success(
             f"Identical to plain decoding: all {found.num_compared} tokens compared.",

@@ -55,7 +55,7 @@ class Forecast:
 def forecast(
     rounds: Sequence[RoundResult], summary: RunSummary, alpha: float | None, baseline: Baseline
 ) -> Forecast | None:
-    """Predict the speed for K from 0 to 16; None where nothing was drafted.
+    """Predict the speed for K from 0 to 16; None where nothing was drafted, or took no time.
 
     Args:
         rounds: of this run.
@@ -66,6 +66,8 @@ def forecast(
     if alpha is None or not summary.num_draft_tokens:
         return None
     costs = _costs(rounds, summary, baseline)
+    if min(costs.round_s(0), costs.round_s(MAX_NUM_DRAFT_TOKENS)) <= 0:
+        return None  # the times of a file that somebody wrote by hand
     acceptance = _acceptance(summary, alpha)
     predicted = tuple(
         predicted_tokens_per_round(acceptance[:k]) / costs.round_s(k)

@@ -13,11 +13,12 @@ from streamlit.testing.v1 import AppTest
 from specdec.exports import EXPORTS
 from specdec.trace import dump_trace
 from specdec.ui import history_list
+from specdec.ui.facts import visible
 from specdec.ui.history_store import run_store
 from specdec.vllm_summary import vllm_summary
 from tests.runs import record, tiny_events, tiny_run
 
-PAGE = Path(__file__).parents[2] / "pages" / "1_History.py"
+APP = Path(__file__).parents[2] / "streamlit_app.py"
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> **b** $x$ :red[y]"
 
 
@@ -38,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def page():
-    return AppTest.from_file(str(PAGE), default_timeout=30)
+    return AppTest.from_file(str(APP), default_timeout=30).switch_page("pages/1_History.py")
 
 
 def check(at):
@@ -96,7 +97,57 @@ def test_one_run_is_shown_with_its_figures_files_and_panels(page, store, folder)
     assert {metric.label for metric in page.metric} >= {"Tokens per second", "Tokens written"}
     assert len(page.get("download_button")) == len(EXPORTS)
     assert page.get("component_instance")
-    assert len(page.get("vega_lite_chart")) == 6
+    assert len(page.get("vega_lite_chart")) == 7
+
+
+def test_a_saved_run_is_studied_like_one_that_has_just_ended(page, store, folder):
+    run = tiny_run(folder, num_tokens=60)
+    store.save(run)
+    store.save(tiny_run(folder, seed=5))
+    page.run()
+    said = select(page, 1)
+    assert [tab.label for tab in page.tabs] == [
+        "Round by round",
+        "Is it worth it here?",
+        "Losslessness",
+    ]
+    assert "one call of the target gave" in said
+    assert "of the drafted tokens passed" in said
+    number = page.number_input(key="round")
+    assert number.max == len(run.rounds)
+    number.set_value(4).run()
+    check(page)
+    told = [*run.rounds[3].candidates, run.rounds[3].final]
+    [table] = [one.value for one in page.dataframe if "verdict" in one.value]
+    assert table["token"].tolist() == [visible(run.token_text(one.token_id)) for one in told]
+    nodes = json.loads(json.loads(page.get("component_instance")[0].proto.json_args)["data"])
+    assert {f"r{one.round}f" for one in run.rounds} <= {node["id"] for node in nodes["nodes"]}
+    select(page, 0)
+    assert page.number_input(key="round").max != len(run.rounds)
+
+
+def test_the_round_that_is_told_is_the_last_one_that_is_shown(page, store, folder):
+    run = tiny_run(folder, num_tokens=60)
+    store.save(run)
+    page.run()
+    select(page, 0)
+    page.slider(key="replay_round").set_value(3).run()
+    assert page.number_input(key="round").value == 3
+    page.button(key="replay_forward").click().run()
+    assert page.number_input(key="round").value == 4
+    page.slider(key="replay_round").set_value(0).run()
+    check(page)
+    assert page.number_input(key="round").value == 1
+
+
+def test_what_a_saved_run_cannot_tell_is_said(page, store, folder):
+    run = tiny_run(folder)
+    greedy = tuple(replace(one, temperature=0.0) for one in run.rounds)
+    store.save(replace(run, rounds=greedy, baseline=None))
+    page.run()
+    said = select(page, 0)
+    assert "No baseline was measured" in said
+    assert "takes the target itself" in said
 
 
 def test_the_list_is_newest_first_and_sorts_in_the_store(page, store, folder):
@@ -350,8 +401,9 @@ def test_what_was_written_is_never_markup(page, store, folder):
     for rows in ((0,), (1,), (0, 1)):
         select(page, *rows)
         for element in (*page.markdown, *page.caption, *page.error, *page.info):
-            assert "<script" not in element.value
-            assert "onerror=alert" not in element.value
+            unescaped = element.value.replace("\\<", "")  # what Markdown shows as it is
+            assert "<script" not in unescaped
+            assert "<img" not in unescaped
         assert "<script" not in html_of(page)
         assert "<img" not in html_of(page)
         assert "&lt;script&gt;" in html_of(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
 
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
@@ -15,7 +16,7 @@ from specdec.ui import audit, inspector, study_charts, worth
 from specdec.ui.race import Lap, Race, result_words
 from specdec.ui.recording import Frame
 from specdec.ui.run_view import mean_acceptance
-from tests.runs import tiny_events, tiny_pair
+from tests.runs import runs, tiny_events, tiny_pair
 
 
 @pytest.fixture
@@ -102,6 +103,28 @@ def test_the_table_has_one_line_for_each_candidate_and_one_for_the_final_token(r
                 assert min(1.0, row.ratio) == pytest.approx(row.acceptance_prob)
 
 
+@settings(max_examples=60)
+@given(runs())
+def test_no_run_that_a_file_can_hold_is_too_strange_to_be_told(run):
+    for result in run.rounds:
+        list(inspector.steps(result, run.token_text))
+        inspector.candidate_rows(result, run.token_text)
+        for record in inspector.places(result):
+            inspector.bars(result, record.position, run.token_text)
+    audit.check_acceptance(run.rounds)
+    if run.baseline is not None:
+        alpha = mean_acceptance(run.rounds)
+        prediction = worth.forecast(run.rounds, run.summary, alpha, run.baseline)
+        assert prediction is None or worth.reason(prediction)
+
+
+def test_a_log_probability_that_is_none_is_read_as_certainty(rounds):
+    result = replace(rounds[0], temperature=0.0, candidates=(), final=rounds[0].final)
+    strange = replace(result, final=replace(result.final, target_logprob=1e308, top_tokens=()))
+    [bar] = inspector.bars(strange, strange.final.position, text_of)
+    assert bar.target_prob == 1.0
+
+
 # Is it worth it?
 
 
@@ -162,6 +185,12 @@ def test_a_slow_link_makes_longer_drafts_worth_it(rounds):
 def test_without_a_draft_there_is_no_forecast(tmp_path):
     plain = greedy_rounds(tmp_path, 0, NoDrafter())
     assert worth.forecast(plain, totals(plain), None, Baseline(1, 1.0, 0.0)) is None
+
+
+def test_rounds_that_took_no_time_predict_nothing(rounds):
+    still = timed(rounds, 0.0, 0.0, 0.0)
+    here = worth.forecast(still, totals(still), 0.5, Baseline(10, 1.0, 1.0))
+    assert here is None
 
 
 def test_the_forecast_chart_marks_the_best_and_the_measured(rounds):

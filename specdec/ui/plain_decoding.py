@@ -1,0 +1,81 @@
+"""Plain decoding of a run's own target, made when the page is asked for it: offer and race."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from specdec.records import RoundResult
+from specdec.ui import controls, panels, words
+from specdec.ui.pump import LiveRun
+from specdec.ui.race import Race, result_words
+from specdec.ui.recording import Recording
+
+_REDRAW_EVERY_S = 0.3
+_TEXT_HEIGHT_PX = 220
+
+
+def offer(live: LiveRun, tab: str, why: str) -> None:
+    """Offer to decode plainly now; `tab` is opened again when that has begun."""
+    st.caption(why)
+    if st.button("Run plain decoding now", key=f"plain_for_{tab}", icon=":material/timer:"):
+        st.session_state.wanted_tab = tab
+        live.decode_plainly()
+        st.rerun()
+
+
+def rounds_of(recording: Recording) -> list[RoundResult]:
+    """Return the rounds of a recording, as far as it is."""
+    return [frame.event for frame in recording.frames if isinstance(frame.event, RoundResult)]
+
+
+def draw_race(live: LiveRun, tab: str) -> None:
+    """Draw both runs side by side on one clock, once there are two."""
+    if live.plain is None or live.recording is None or live.pair is None:
+        offer(
+            live,
+            tab,
+            "The target writes its answer once more without a draft, by itself on this machine "
+            "and over the same link; then both are played back on one clock.",
+        )
+        return
+    text_of = live.pair.tokenizer.token_text
+    runners = (live.recording.frames, live.plain.frames)
+    if st.session_state.get("race_of") is not live.plain:
+        st.session_state.race_of = live.plain
+        st.session_state.race_shown = Race(text_of, runners, None)
+        st.session_state.race_shown.advance(time.monotonic())
+    if st.button("Play the race", key="play_race", icon=":material/flag:"):
+        speed = controls.chosen_speed() or 1.0
+        st.session_state.race_shown = Race(text_of, runners, speed)
+    race: Race = st.session_state.race_shown
+    every_s = None if race.is_over else _REDRAW_EVERY_S
+    st.fragment(_draw_lanes, run_every=every_s)(live, race)
+
+
+def _draw_lanes(live: LiveRun, race: Race) -> None:
+    was_over = race.is_over
+    race.advance(time.monotonic())
+    if race.is_over and not was_over:
+        st.rerun(scope="app")
+    assert live.recording is not None
+    assert live.plain is not None
+    lanes = (("Speculative decoding", live.recording), ("Plain decoding", live.plain))
+    for index, column in enumerate(st.columns(2)):
+        name, recording = lanes[index]
+        lap, view = race.laps()[index], race.views[index]
+        total = sum(len(result.emitted) for result in rounds_of(recording))
+        with column:
+            st.markdown(f"**{name}**")
+            speed = "" if lap.tokens_per_s is None else f", {lap.tokens_per_s:.1f} tokens/s"
+            st.progress(
+                min(1.0, lap.num_tokens / max(1, total)),
+                text=f"{lap.num_tokens} tokens in {lap.seconds:.1f} s{speed}",
+            )
+            panels.draw_race_text(view, f"race_{index}", _TEXT_HEIGHT_PX)
+    if race.is_over:
+        speculative, plain = race.laps()
+        st.markdown(words.plain(result_words(speculative, plain, words.link_kind(live))))
+    if live.config.temperature > 0:
+        st.caption("Above temperature 0 the texts differ by chance; both follow the target.")
