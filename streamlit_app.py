@@ -13,6 +13,7 @@ from specdec.ui.sidebar import draw_sidebar
 # A file, because Streamlit fetches emoji and Material icons for the tab from another host.
 st.set_page_config(page_title="SpeculatoViz", page_icon=str(panels.ICON), layout="wide")
 panels.draw_style()
+panels.draw_navigation()
 
 try:
     defaults = Settings.from_environment().run

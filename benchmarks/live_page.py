@@ -15,16 +15,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +29,8 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 from specdec.environment import describe_environment
+from tests.browser.driver import CHROMIUM, FLAGS, ROOT, serve
 
-ROOT = Path(__file__).parents[1]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-]
 PROMPT = "What is the capital of France? Then explain why the sky is blue."
 LINKS = {"edge to cloud (50 ms)": 50.0, "this machine (0 ms)": 0.0}
 AT_ROUNDS = (10, 100, 300)
@@ -89,35 +74,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(**environment: str) -> Iterator[Server]:
-    """Start the page, and stop it in the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = Path(tempfile.mkdtemp()) / "log.jsonl"
+def measured_page(**environment: str) -> Iterator[Server]:
+    """Start the page under its stopwatch, and stop it in the end."""
+    folder = Path(tempfile.mkdtemp())
+    log = folder / "log.jsonl"
+    names = environment | {"SPECDEC_BENCH_LOG": str(log)}
     started_at = time.monotonic()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "streamlit", "run", "benchmarks/live_page_app.py"),
-            *("--server.port", str(port), "--server.headless", "true"),
-            *("--server.fileWatcherType", "none"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "SPECDEC_BENCH_LOG": str(log)} | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://localhost:{port}"
-    try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
-                break
-            time.sleep(0.1)
+    with serve("benchmarks/live_page_app.py", folder / "output", **names) as url:
         yield Server(url, log, started_at)
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @contextlib.contextmanager
@@ -169,7 +133,7 @@ def page_tokens_per_s(server: Server, link: str, num_tokens: int) -> float:
 def compare_with_headless(repeats: int, num_tokens: int) -> dict[str, Any]:
     """Return tokens per second headless and on the page, taken in turn, and their ratio."""
     found: dict[str, Any] = {}
-    with serve() as server:
+    with measured_page() as server:
         for link, rtt_ms in LINKS.items():
             headless, page = [], []
             for _ in range(repeats):
@@ -185,7 +149,7 @@ def compare_with_headless(repeats: int, num_tokens: int) -> dict[str, Any]:
 
 def seconds_to_first_token() -> float:
     """Return the time from `streamlit run` to the first token on the screen."""
-    with serve() as server, open_page(server, max_tokens="64") as page:
+    with measured_page() as server, open_page(server, max_tokens="64") as page:
         generate(page)
         page.wait_for_selector(".tk", timeout=120_000)
         return time.monotonic() - server.started_at
@@ -196,7 +160,7 @@ def seconds_to_first_token() -> float:
 
 def browse(pause_s: float = 0.08) -> dict[str, Any]:
     """Watch a run of a thousand tokens."""
-    with serve(TARGET_MODEL="toy", SPECDEC_BENCH_TOYS=str(pause_s)) as server:
+    with measured_page(TARGET_MODEL="toy", SPECDEC_BENCH_TOYS=str(pause_s)) as server:
         with open_page(server, max_tokens="1024", k="2") as page:
             session = page.context.new_cdp_session(page)
             # Thread time, so that other work on the machine does not count.

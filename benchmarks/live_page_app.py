@@ -93,6 +93,7 @@ def begin() -> None:
 
 begin()
 controls.save_run = save
+panels.draw_navigation = lambda: None  # this script has no pages beside it
 if "SPECDEC_BENCH_TOYS" in os.environ:
     loaders.model_shelf = toys
 runpy.run_path(str(ROOT / "streamlit_app.py"))

@@ -17,6 +17,7 @@ from specdec.ui.history_store import run_store
 
 st.set_page_config(page_title="History · SpeculatoViz", page_icon=str(panels.ICON), layout="wide")
 panels.draw_style()
+panels.draw_navigation()
 st.html(history_compare.STYLE)
 st.markdown("### History :small[:gray[Every run, kept the moment it ended]]")
 

@@ -21,13 +21,20 @@ from specdec.ui.token_text import STYLE
 from specdec.ui.token_tree import Picture, live_picture
 
 ICON = Path(__file__).parent / "icon.png"
-TREE_HEIGHT_PX = 300
+TREE_HEIGHT_PX = 240
 TEXT_HEIGHT_PX = 300
 
 
 def draw_style() -> None:
     """Send the page's one style sheet."""
     st.html(STYLE)
+
+
+def draw_navigation() -> None:
+    """Draw the way from page to page at the top of the sidebar."""
+    with st.sidebar:
+        st.page_link("streamlit_app.py", label="Live", icon=":material/account_tree:")
+        st.page_link("pages/1_History.py", label="History", icon=":material/history:")
 
 
 def _ink() -> Ink:

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-# The flags keep Chromium itself from calling its maker.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--disable-sync",
-    "--no-first-run",
-]
+from tests.browser.driver import CHROMIUM, FLAGS, serve
+
 LOCAL = {"localhost", "127.0.0.1"}
 
 
@@ -60,49 +42,14 @@ class Watch:
     foreign: list[str] = field(default_factory=list)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "streamlit", "run", "tests/browser/toy_app.py"),
-        *("--server.port", str(port), "--server.headless", "true"),
-        *("--server.fileWatcherType", "none"),
-    ]
-    environment = os.environ | {
-        "TARGET_MODEL": "toy",
-        "PYTHONPATH": str(ROOT),
-        "SPECDEC_TEST_SAVED": str(folder / "saved.jsonl"),
-    }
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    url = f"http://localhost:{port}"
-    try:
-        _wait_until_up(url, process)
-        yield Server(url, folder / "saved.jsonl")
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert "Traceback" not in (folder / "log").read_text()
-
-
-def _wait_until_up(url: str, process: subprocess.Popen) -> None:
-    end_s = time.monotonic() + 60
-    while time.monotonic() < end_s and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError("The server did not start.")
+    saved, log = folder / "saved.jsonl", folder / "log"
+    names = {"TARGET_MODEL": "toy", "SPECDEC_TEST_SAVED": str(saved)}
+    with serve("tests/browser/toy_app.py", log, **names) as url:
+        yield Server(url, saved)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(scope="session")

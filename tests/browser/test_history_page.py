@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +10,8 @@ import pytest
 from specdec.run import Run
 from specdec.store import RunStore
 from specdec.trace import parse_trace
-from tests.browser.conftest import LOCAL, ROOT, _wait_until_up, free_port
+from tests.browser.conftest import LOCAL
+from tests.browser.driver import serve
 from tests.runs import tiny_run
 
 HOSTILE = "<script>window.ran=1</script><img src=x onerror=window.ran=1> **b** $x$ :red[y]"
@@ -45,25 +43,11 @@ def history(tmp_path_factory):
     }
     pieces = tuple(HOSTILE for _ in run.pieces)
     store.save(replace(run, token_texts=texts, pieces=pieces, **hostile))
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "streamlit", "run", "streamlit_app.py"),
-        *("--server.port", str(port), "--server.headless", "true"),
-        *("--server.fileWatcherType", "none"),
-    ]
-    environment = os.environ | {"SPECDEC_DB": str(folder / "runs.db")}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        _wait_until_up(f"http://localhost:{port}", process)
-        yield History(f"http://localhost:{port}", store, run)
-    finally:
-        process.terminate()
-        process.wait(20)
-        store.close()
-    assert "Traceback" not in (folder / "log").read_text()
+    log = folder / "log"
+    with serve("streamlit_app.py", log, SPECDEC_DB=str(folder / "runs.db")) as url:
+        yield History(url, store, run)
+    store.close()
+    assert "Traceback" not in log.read_text()
 
 
 def _paced(run: Run) -> Run:
@@ -92,7 +76,7 @@ def open_history(chromium, history):
         tab.wait_for_selector(".st-key-generate button:visible", timeout=60_000)
         if width < 600:
             tab.click("[data-testid=stExpandSidebarButton]")
-        tab.click("[data-testid=stSidebarNavLink]:has-text('History')")
+        tab.click("[data-testid=stPageLink-NavLink]:has-text('History')")
         tab.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=30_000)
         if width < 600:
             tab.click("[data-testid=stSidebarCollapseButton] button")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from specdec.ui import controls, loaders
+from specdec.ui import controls, loaders, panels
 from specdec.ui.shelf import ModelShelf
 from tests.ui.toys import SkippingToy, WritingToy, toy_load
 
@@ -48,4 +48,5 @@ def save(run) -> None:
 
 loaders.model_shelf = toys
 controls.save_run = save
+panels.draw_navigation = lambda: None  # this script has no pages beside it
 runpy.run_path(str(ROOT / "streamlit_app.py"))
