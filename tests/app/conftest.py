@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from specdec.ui import loaders
 from tests.ui.toys import SkippingToy, toy_shelf
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
+
+
+@pytest.fixture(autouse=True)
+def own_main_module(monkeypatch):
+    """AppTest makes the script `__main__`; left there, every process started later would run it."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture

