@@ -1,5 +1,11 @@
 """`python -m specdec`."""
 
-from specdec.cli import main
+import sys
 
-raise SystemExit(main())
+try:
+    from specdec.cli import main
+
+    status = main()
+except KeyboardInterrupt:  # while the modules were still being loaded
+    status = 130
+sys.exit(status)

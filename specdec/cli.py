@@ -1,6 +1,7 @@
 """The command line: the main job without a browser, and a health check.
 
-Exit status: 0 done, 1 the work itself failed, 2 the request cannot be carried out as asked.
+Exit status: 0 done, 1 the work itself failed, 2 the request cannot be carried out as asked, 130
+interrupted (what was written by then is summed up and saved like any run).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
@@ -37,6 +38,7 @@ from specdec.trace import write_trace
 
 CHECK_PROMPT = "What is the capital of France?"
 CHECK_TOKENS = 8
+INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,9 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpecdecError as error:
         errors.print(Text(printable(str(error))))
         return 2 if isinstance(error, SettingsError | ModelError | TraceError) else 1
+    except OSError as error:  # a full disk, mostly
+        place = f" ({error.filename})" if error.filename else ""
+        errors.print(Text(printable(f"{error.strerror or error}{place}.")))
+        return 1
     except KeyboardInterrupt:
         errors.print("Interrupted.")
-        return 130
+        return INTERRUPTED
 
 
 def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
@@ -148,23 +154,27 @@ def _open_pair(config: RunConfig) -> Pair:
 
 
 class _progress_bar:
-    """A bar on standard error that appears with the first report and goes when done."""
+    """A bar on a terminal's standard error, from the first report until all is done."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._terminal = Console(stderr=True)
+        self._bar = Progress(*columns, console=self._terminal, transient=True)
         self._task = self._bar.add_task("", visible=False)
 
     def __enter__(self) -> _progress_bar:
         return self
 
     def report(self, done: int, total: int | None, what: str) -> None:
+        if not self._terminal.is_terminal:
+            return
         if not self._bar.live.is_started:
             self._bar.start()
         self._bar.update(self._task, completed=done, total=total, description=what, visible=True)
 
     def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # or it would print an empty line
+            self._bar.stop()
 
 
 def _generate(options: argparse.Namespace, screen: Console) -> int:
@@ -172,14 +182,19 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     if not prompt.strip():
         raise SettingsError("The prompt is empty; write something for the model to answer.")
+    if options.save and not Path(options.save).parent.is_dir():
+        raise SettingsError(f"There is no folder {Path(options.save).parent} to save the run in.")
     pair = _open_pair(config)
     run = _run(pair, config, prompt, None if options.json else screen, not options.no_baseline)
     if options.save:
         write_trace(run, Path(options.save))
     if options.json:
-        print(json.dumps(run_document(run), ensure_ascii=False, allow_nan=False))
+        document = json.dumps(run_document(run), ensure_ascii=False, allow_nan=False)
+        screen.out(document, highlight=False)  # ends quietly where nobody reads on, like all of it
     else:
         print_summary(run, screen)
+    if run.summary.finish_reason is FinishReason.STOPPED:
+        raise KeyboardInterrupt
     if run.summary.error:
         Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
         return 1
@@ -189,7 +204,10 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
 def _run(
     pair: Pair, config: RunConfig, prompt: str, screen: Console | None, with_baseline: bool
 ) -> Run:
-    """Time the baseline, then generate; show the text as it grows where there is a screen."""
+    """Time the baseline, then generate; show the text as it grows where there is a screen.
+
+    An interruption ends the run where it stands.
+    """
     prompt_ids = pair.encode_prompt(prompt)
     recorder = RunRecorder.start(config, prompt, prompt_ids, pair)
     if with_baseline:
@@ -203,7 +221,7 @@ def _run(
         seed=config.seed,
     )
     shown = 0
-    with closing(events):
+    with suppress(KeyboardInterrupt), closing(events):
         for event in events:
             recorder.add(event)
             if screen is not None and isinstance(event, RoundResult):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
 
 import pytest
 
+from specdec import cli
 from specdec.cli import main
-from specdec.cli_text import printable
+from specdec.cli_text import print_pieces, printable
+from specdec.trace import read_trace
 from tests.models.tiny import write_tiny_llama
 
 
@@ -93,6 +96,14 @@ def test_the_prompt_may_come_from_standard_input(
         (["generate", "word " * 3000, "--target", "MODEL"], "tokens long"),
         (["generate", "x", "--k", "four"], "invalid int value"),
         (["generate", "x", "--backend", "cuda"], "invalid choice"),
+        (["generate", "x", "--top-p", "0"], "top-p must lie above 0"),
+        (["generate", "x", "--top-k", "-1"], "top-k must be 0"),
+        (["generate", "x", "--max-tokens", "0"], "limit must lie between 1"),
+        (["generate", "x", "--rtt-ms", "-5"], "round trip"),
+        (["generate", "x", "--seed", "-1"], "seed must lie"),
+        (["generate", "x", "--target", "MODEL", "--save", "/nowhere/run"], "no folder /nowhere"),
+        (["generate", "x", "--target", "nosuch", "--json"], "no model 'nosuch'"),
+        (["replay", "/nowhere"], "cannot be read"),
         (["fetch", "nosuch"], "no model 'nosuch'"),
         (["dance"], "invalid choice"),
         ([], "required"),
@@ -109,8 +120,49 @@ def test_bad_input_gets_one_clear_line_and_status_2(
     printed = capsys.readouterr()
     assert status == 2
     assert message in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
-    assert "Traceback" not in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_an_interruption_keeps_what_was_written(
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    texts: list[str] = []
+
+    def interrupt_the_third_round(result, pieces, screen) -> None:
+        print_pieces(result, pieces, screen)
+        texts.append(printable("".join(pieces)))
+        if len(texts) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "print_pieces", interrupt_the_third_round)
+    saved = tmp_path / "run"
+    arguments = ["--target", model, "--backend", "portable", "--save", str(saved)]
+    assert main(["generate", "the tin", *arguments]) == 130
+    printed = capsys.readouterr()
+    assert printed.out.startswith("".join(texts))
+    assert "Finished: stopped." in printed.out
+    assert printed.err == "Interrupted.\n"
+    run = read_trace(saved)
+    assert (len(run.rounds), run.summary.finish_reason) == (3, "stopped")
+
+
+def test_a_full_disk_is_one_line(
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def fail(run, path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(cli, "write_trace", fail)
+    arguments = ["--target", model, "--max-tokens", "4", "--save", str(tmp_path / "run")]
+    assert main(["generate", "the tin", "--no-baseline", *arguments]) == 1
+    assert capsys.readouterr().err == f"No space left on device ({tmp_path / 'run'}).\n"
 
 
 def test_check_goes_through_every_part(model: str, capsys: pytest.CaptureFixture[str]) -> None:
