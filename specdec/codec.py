@@ -73,9 +73,12 @@ def loads(line: str | bytes) -> Any:
     try:
         return json.loads(line)
     except RecursionError:
-        raise TraceError("is nested too deeply") from None
-    except ValueError as error:
-        raise TraceError(f"is not JSON: {error}") from None
+        raise TraceError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        place = f"{error.msg}: character {error.pos + 1}"
+        raise TraceError(f"it is not JSON, or cut off ({place})") from None
+    except ValueError:
+        raise TraceError("it is not JSON in UTF-8, or holds a number of too many digits") from None
 
 
 @cache

@@ -64,7 +64,7 @@ def _round_differences(left: RoundResult, right: RoundResult, tolerance: float) 
     for what, a, b in pairs:
         for name, values in _record_differences(a, b, tolerance).items():
             found.setdefault(
-                name, f"round {left.round}, {what}: {name} is {values[0]!r} against {values[1]!r}"
+                name, f"round {left.round}, {what}: {name} is {values[0]} against {values[1]}"
             )
     return found
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from specdec.errors import TraceError
 from specdec.perfetto import perfetto_trace
 from specdec.records import RoundResult, TokenRecord
 from specdec.run import Run
@@ -37,6 +38,8 @@ def read_run(data: bytes, *, name: str = "The file") -> Run:
     Raises:
         TraceError: it is neither, or not sound.
     """
+    if not data.strip():
+        raise TraceError(f"{name} is empty.")
     first_line = data[:200].lstrip()
     if first_line.startswith(b"{") and b'"header"' in first_line:
         return parse_trace(data, name=name)

@@ -18,7 +18,8 @@ from specdec.run import Run
 
 FORMAT = "specdec-trace"
 VERSION = 1
-MAX_TRACE_BYTES = 64 * 2**20
+MAX_TRACE_BYTES = 200 * 2**20
+"""As much as Streamlit uploads: four times the longest run with K = 4."""
 MAX_LINE_BYTES = 4 * 2**20
 
 HEADER_KINDS = {
@@ -77,15 +78,15 @@ class _Reader:
     def read(self, line: bytes) -> None:
         """Take in one line."""
         if len(line) > MAX_LINE_BYTES:
-            raise TraceError(f"is longer than {MAX_LINE_BYTES // 2**20} MB")
+            raise TraceError(f"it is longer than {MAX_LINE_BYTES // 2**20} MB")
         value = loads(line)
         if not isinstance(value, dict):
-            raise TraceError("is not an object")
+            raise TraceError("it is not an object")
         event = value.get("event")
         if self.header is None:
             self._read_header(event, value)
         elif self.summary is not None:
-            raise TraceError("stands after the end of the run")
+            raise TraceError("it stands after the end of the run")
         elif event == "verify_result":
             self._read_record(value)
         elif event == "round":
@@ -108,7 +109,7 @@ class _Reader:
 
     def _read_header(self, event: Any, value: dict[str, Any]) -> None:
         if event != "header" or value.get("format") != FORMAT:
-            raise TraceError("is not the beginning of a saved run")
+            raise TraceError("it is not the beginning of a saved run")
         version = from_json(int, value.get("version"), "version")
         if version != VERSION:
             raise TraceError(

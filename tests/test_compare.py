@@ -19,6 +19,7 @@ from specdec.compare import (
 )
 from specdec.diff import diff_runs
 from specdec.metrics import Baseline
+from specdec.records import TokenStatus
 from tests.runs import record, runs, tiny_events, tiny_run
 
 
@@ -143,6 +144,11 @@ class TestDiff:
     @pytest.mark.parametrize("change", [{"uniform": None}, {"token_id": 5}, {"status": "pending"}])
     def test_no_tolerance_passes_over_another_decision(self, run, change):
         assert diff_runs(run, self.changed(run, **change), tolerance=9.0)
+
+    def test_a_status_is_named_by_its_word(self, run):
+        was = run.rounds[0].candidates[0].status
+        [said] = diff_runs(run, self.changed(run, status=TokenStatus.DISCARDED)).rounds
+        assert said == f"round 0, draft 0: status is {was.value} against discarded"
 
     def test_missing_rounds_and_tokens_are_differences(self, run):
         first = run.rounds[0]

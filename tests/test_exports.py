@@ -28,6 +28,11 @@ def test_every_run_can_be_exported_as_everything(run):
         assert export.make(run)
 
 
+def test_an_empty_file_is_said_to_be_empty():
+    with pytest.raises(TraceError, match=r"x\.json is empty"):
+        read_run(b"\n", name="x.json")
+
+
 def test_suffixes_and_names_are_all_different():
     assert len({export.name for export in EXPORTS}) == len(EXPORTS)
     assert len({export.suffix for export in EXPORTS}) == len(EXPORTS)

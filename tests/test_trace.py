@@ -151,6 +151,7 @@ class TestHostileFiles:
     def test_a_file_cut_anywhere_is_refused(self, trace):
         for cut in range(0, len(trace) - 2, 211):
             message(trace[:cut])
+        assert "it is not JSON, or cut off (" in message(trace[: len(trace) // 2])
 
     def test_lines_after_the_end_are_refused(self, trace):
         assert "after the end" in message(trace + trace)
