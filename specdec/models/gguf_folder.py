@@ -44,7 +44,7 @@ _ROPE_FACTORS = "rope_freqs.weight"
 
 def convert_gguf(gguf_file: Path, folder: Path, *, progress: Progress = no_progress) -> None:
     """Write the model in `gguf_file` into the existing, empty `folder`."""
-    progress(0, None, f"reading {gguf_file.name}")
+    progress(0, None, f"Reading {gguf_file.name}")
     try:
         reader = GGUFReader(gguf_file)
         metadata = {key: field.contents() for key, field in reader.fields.items()}

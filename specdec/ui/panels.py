@@ -52,13 +52,16 @@ def draw_legend() -> None:
     st.html(f'<div class="legend">{items}</div>')
 
 
-def draw_state(live: LiveRun, view: RunView) -> None:
-    """Draw what is going on, and how far the weights are while they are on their way."""
-    color, word = words.state_word(live)
+def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
+    """Draw what is going on; what is being shown of it where the picture `is_behind` the run."""
+    color, word = words.shown_state(view) if is_behind else words.state_word(live)
     details = []
     if view.rounds:
         details.append(f"round {len(view.rounds)}, {view.text.num_tokens} tokens")
-    if live.run is not None and live.phase is not Phase.FAILED:
+    if is_behind:
+        over = "is over" if live.phase.is_over else "is ahead"
+        details.append(f"shown slowly, the run itself {over}")
+    elif live.run is not None and live.phase is not Phase.FAILED:
         details.append(words.ending(live.run.summary))
     if live.phase is Phase.BASELINE:
         details.append("plain decoding of a few tokens, for the speed-up to be measured against")
@@ -241,13 +244,22 @@ def draw_chart(
 def draw_welcome() -> None:
     """Say what will be seen here, before the first run."""
     signs = {status: f"{look.glyph} {status}" for status, look in LOOKS.items()}
-    st.markdown(
-        "**What you will see.** A cheap *draft* proposes a few tokens "
-        f"({signs[TokenStatus.PENDING]}). The *target*, the model whose answer you want, checks "
-        f"them all in one call: each is {signs[TokenStatus.ACCEPTED]} or "
-        f"{signs[TokenStatus.REJECTED]}, and the target adds one token of its own, "
+    steps = {
+        "1. The draft proposes": "A small model, or a rule, cheaply proposes the next few tokens: "
+        f"they are {signs[TokenStatus.PENDING]}.",
+        "2. The target checks": "The model whose answer you want scores them all in one call. Each "
+        f"is {signs[TokenStatus.ACCEPTED]} or {signs[TokenStatus.REJECTED]}; after a rejection, "
+        f"the rest is {signs[TokenStatus.DISCARDED]}.",
+        "3. The text grows": "The target adds one token of its own, "
         f"{signs[TokenStatus.RESAMPLED]} after a rejection or {signs[TokenStatus.BONUS]} after a "
-        "fully accepted draft. The text follows the target's distribution exactly; only the time "
-        "it takes changes. Everything on this page is measured on a real model while it runs, or "
-        "says that it is predicted or emulated."
+        "fully accepted draft. Then the next round begins.",
+    }
+    for column, (title, words_) in zip(st.columns(3), steps.items(), strict=True):
+        with column.container(border=True, height="stretch"):
+            st.markdown(f"**{title}**")
+            st.markdown(words_)
+    st.caption(
+        "The text follows the target's distribution exactly, whatever the draft proposes; only the "
+        "time it takes changes. Everything on this page is measured on a real model while it runs, "
+        "or says that it is predicted or emulated. Press Generate to answer the prompt above."
     )

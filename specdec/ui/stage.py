@@ -40,14 +40,19 @@ def _draw_run(*, final: bool) -> None:
     live, show = controls.current_run(), controls.current_show()
     if live is None:
         return
+    is_behind = False
     if show is not None and live.recording is not None:
-        show.advance(live.recording.frames, time.monotonic())
-        if live.phase.is_over and show.is_at_end(live.recording.frames):
+        frames = live.recording.frames
+        show.advance(frames, time.monotonic())
+        is_behind = not show.is_at_end(frames)
+        if live.phase.is_over and not is_behind:
             show.view.pending = None  # stopped or failed before the target answered
     if not final and not is_moving(live):
         st.rerun()
     view = show.view if show else RunView(str)
-    panels.draw_state(live, view)
+    panels.draw_state(live, view, is_behind=is_behind)
+    if final and not view.rounds:
+        return  # what went wrong is all there is to show
     link = words.link_kind(live)
     if final:
         if live.run is not None:
@@ -59,7 +64,7 @@ def _draw_run(*, final: bool) -> None:
     left, right = st.columns([3, 2])
     with left:
         panels.draw_text(view)
-        st.caption(words.plain(words.totals(view.summary)))
+        st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
     with right:
         panels.draw_gauges(view, live.baseline, link=link)
         _draw_baseline(live, link)
@@ -79,7 +84,12 @@ def _draw_baseline(live: LiveRun, link: str) -> None:
     if live.baseline is None:
         st.caption("No baseline yet.")
     else:
-        st.caption(words.baseline_words(live.baseline, is_new=live.baseline_is_new, link=link))
+        st.caption(
+            words.baseline_words(live.baseline, is_new=live.baseline_is_new, link=link),
+            help="The baseline of both speed-ups: the same target, prompt and temperature with "
+            "nothing drafted, one call per token. The first call is not counted, because it warms "
+            "caches up.",
+        )
 
 
 def _draw_copy(view: RunView) -> None:

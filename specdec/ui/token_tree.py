@@ -228,6 +228,9 @@ def _branch_nodes(
         node_id = f"r{round_number}c{index}"
         nodes[index] = _node(candidate, node_id, parent_id, round_number, branch, text_of)
     for head, count in behind.items():
+        branch, column = branch_of[head], candidates[head].position
+        assert branch is not None
+        branches.extend(branch, column + 1)  # the count is wider than a column
         nodes[head] = replace(nodes[head], label=f"{nodes[head].label}  +{count}")
     return list(nodes.values())
 

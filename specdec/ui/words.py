@@ -7,6 +7,13 @@ import re
 from specdec.metrics import Baseline
 from specdec.records import FinishReason, RunSummary
 from specdec.ui.pump import LiveRun, Phase
+from specdec.ui.run_view import RunView
+
+TOTALS_MEANING = (
+    "Measured, over the whole run. Drafted: sent to the target to be checked. Accepted: counted "
+    "when they are checked, also where the end of the answer cut them off. Tokens per target call: "
+    "all tokens written over all calls; plain decoding has 1."
+)
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:&])")
 
@@ -39,6 +46,11 @@ def state_word(live: LiveRun) -> tuple[str, str]:
             return "red", "Failed"
         case Phase.FINISHED:
             return ("violet", "Plain decoding") if live.is_comparing else ("green", "Finished")
+
+
+def shown_state(view: RunView) -> tuple[str, str]:
+    """Return the colour and the name of the moment that a slower picture shows."""
+    return ("gray", "Drafting") if view.pending is None else ("blue", "Verifying")
 
 
 def ending(summary: RunSummary) -> str:

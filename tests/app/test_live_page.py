@@ -41,7 +41,7 @@ def tree(at):
 
 def test_before_the_first_run_the_page_explains_itself(page):
     said = check(page.run())
-    assert "What you will see" in said
+    assert "The draft proposes" in said
     assert page.button(key="stop").disabled
     assert page.button(key="replay").disabled
     assert not page.button(key="generate").disabled
