@@ -22,12 +22,13 @@ SAME_MACHINE = ("system", "machine", "processor", "num_cpus")
 
 @dataclass(frozen=True, slots=True)
 class Kpi:
-    """One figure of a run; `better` is "higher", "lower" or "" where neither is."""
+    """One figure of a run, measured; `better` is "higher", "lower" or "" where neither is."""
 
     name: str
     label: str
     unit: str
     better: str
+    meaning: str
     value: Callable[[Run], float | None]
 
 
@@ -37,13 +38,28 @@ def _speedup(run: Run) -> float | None:
 
 
 KPIS = (
-    Kpi("tokens_per_s", "Tokens per second", "1/s", "higher", lambda r: r.summary.tokens_per_s),
-    Kpi("speedup", "Speed-up over plain decoding", "×", "higher", _speedup),
+    Kpi(
+        "tokens_per_s",
+        "Tokens per second",
+        "1/s",
+        "higher",
+        "Tokens written over decoding time; reading the prompt is not in it.",
+        lambda r: r.summary.tokens_per_s,
+    ),
+    Kpi(
+        "speedup",
+        "Speed-up",
+        "×",
+        "higher",
+        "Tokens per second over those of plain decoding by the same target, over the same link.",
+        _speedup,
+    ),
     Kpi(
         "draft_acceptance_rate",
         "Draft acceptance rate",
         "",
         "higher",
+        "Accepted over drafted tokens sent to the target.",
         lambda r: r.summary.draft_acceptance_rate,
     ),
     Kpi(
@@ -51,6 +67,7 @@ KPIS = (
         "Mean acceptance length",
         "tokens",
         "higher",
+        "1 + accepted tokens over rounds with a draft: one more token comes with each round.",
         lambda r: r.summary.mean_acceptance_length,
     ),
     Kpi(
@@ -58,11 +75,33 @@ KPIS = (
         "Tokens per target call",
         "tokens",
         "higher",
+        "Tokens written over calls of the target; plain decoding has 1.",
         lambda r: r.summary.tokens_per_target_call,
     ),
-    Kpi("ttft_s", "Time to first token", "s", "lower", lambda r: r.summary.ttft_s),
-    Kpi("decode_s", "Decoding time", "s", "lower", lambda r: r.summary.decode_s or None),
-    Kpi("num_tokens", "Tokens written", "tokens", "", lambda r: r.summary.num_tokens),
+    Kpi(
+        "ttft_s",
+        "Time to first token",
+        "s",
+        "lower",
+        "Reading the prompt, and the first round.",
+        lambda r: r.summary.ttft_s,
+    ),
+    Kpi(
+        "decode_s",
+        "Decoding time",
+        "s",
+        "lower",
+        "All of the engine's time but reading the prompt.",
+        lambda r: r.summary.decode_s or None,
+    ),
+    Kpi(
+        "num_tokens",
+        "Tokens written",
+        "tokens",
+        "",
+        "The output's tokens, an end token included.",
+        lambda r: r.summary.num_tokens,
+    ),
 )
 
 

@@ -57,7 +57,7 @@ def _tokens(run: Run) -> list[dict[str, Any]]:
     waiting: list[str] = []
     for result, pieces in zip(run.rounds, run.round_pieces(), strict=True):
         for record, piece in zip(result.tokens, pieces, strict=True):
-            waiting.append(token_facts(record, result.round + 1, lambda i: _text(run, i)))
+            waiting.append(token_facts(record, result.round + 1, run.token_text))
             if piece:
                 facts = "\n\n".join(waiting)
                 tokens.append({"piece": piece, "status": record.status, "facts": facts})
@@ -65,16 +65,12 @@ def _tokens(run: Run) -> list[dict[str, Any]]:
     return tokens
 
 
-def _text(run: Run, token_id: int) -> str:
-    return run.token_texts.get(token_id, "")
-
-
 def _rows(run: Run) -> list[dict[str, Any]]:
     return [
         {
             "round": result.round,
             "record": record,
-            "token": visible(_text(run, record.token_id)),
+            "token": visible(run.token_text(record.token_id)),
         }
         for result in run.rounds
         for record in (*result.candidates, *([result.final] if result.final else []))

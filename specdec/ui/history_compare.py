@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -27,6 +28,7 @@ from specdec.ui.history_words import (
 )
 from specdec.ui.token_text import SHOWN_CONTROLS
 
+_FIRST_WORD = re.compile(r"\s*\S{1,20}|\s+")
 MAX_COMPARED = 12
 MAX_REPETITIONS = 500
 TEXT_HEIGHT_PX = 320
@@ -161,8 +163,9 @@ def text_html(text: str) -> str:
 
 
 def divided_html(common: str, rest: str) -> str:
-    """Return a text whose first difference to another one is marked."""
-    first, others = (rest[:1], rest[1:]) if rest else ("⏹ ends here", "")
+    """Return a text in which the word is marked that first differs from another one."""
+    found = _FIRST_WORD.match(rest)
+    first, others = (found[0], rest[found.end() :]) if found else ("⏹ ends here", "")
     head = f'<span class="common">{_escaped(common)}</span>' if common else ""
     return f'<div class="run-text">{head}<mark>{_escaped(first)}</mark>{_escaped(others)}</div>'
 
@@ -228,6 +231,10 @@ def _draw_noise(store: RunStore, lines: Sequence[StoredRun]) -> None:
         "interval is a rough one.",
     )
     st.dataframe(pd.DataFrame(repeated_rows(groups)), hide_index=True)
+    if len(groups) == 1 and len(lines) > 1:
+        st.caption(
+            "The selected runs repeat one configuration: what differs between them is noise."
+        )
     for group in groups[1:]:
         for sentence in noise_sentences(groups[0], group):
             st.markdown(f"- {words.plain(sentence)}")

@@ -187,19 +187,19 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
 def _columns() -> dict[str, ColumnConfig | str | None]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
-        "run": number("#", width=50, format="%d"),
+        "run": number("#", width=42, format="%d"),
         "started": st.column_config.DatetimeColumn(
             "Started", format="YYYY-MM-DD HH:mm", timezone=str(visitor_zone()), width=125
         ),
-        "name": text("Name or prompt", width=190),
+        "name": text("Name or prompt", width=165),
         "target": text("Target"),
-        "draft": text("Draft", width=110),
-        "k": number("K", width=50, help="Drafted tokens per round, as set at the start."),
-        "temperature": number("Temp.", width=60, format="%.2f"),
+        "draft": text("Draft", width=105),
+        "k": number("K", width=40, help="Drafted tokens per round, as set at the start."),
+        "temperature": number("Temp.", width=58, format="%.2f"),
         "tokens": number("Tokens", width=70),
-        "tokens_per_s": number("Tokens/s", format="%.1f", width=80),
-        "speedup": number("Speed-up", format="%.2f ×", width=80, help="Over plain decoding."),
-        "acceptance": number("Accepted", format="percent", width=80, help="Of drafted tokens."),
+        "tokens_per_s": number("Tokens/s", format="%.1f", width=76),
+        "speedup": number("Speed-up", format="%.2f ×", width=76, help="Over plain decoding."),
+        "acceptance": number("Accepted", format="percent", width=76, help="Of drafted tokens."),
         "length": number(
             "Length", format="%.2f", width=70, help="Mean acceptance length: tokens per round."
         ),

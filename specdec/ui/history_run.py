@@ -16,7 +16,7 @@ from specdec.ui.history_compare import text_html
 from specdec.ui.history_files import draw_downloads
 from specdec.ui.history_list import draw_delete, draw_words
 from specdec.ui.history_store import load_run
-from specdec.ui.history_words import figure, heading, shown_value
+from specdec.ui.history_words import figure, heading, setting_word, shown_value
 
 LONG_PROMPT_CHARS = 2000
 
@@ -43,7 +43,7 @@ def draw(store: RunStore, line: StoredRun) -> None:
     with st.expander("Prompt, configuration and machine"):
         _draw_prompt(run)
         rows = [
-            {"setting": name, "value": shown_value(value)}
+            {"Setting": setting_word(name), "Value": shown_value(value)}
             for name, value in describe_settings(run).items()
             if name not in ("prompt", "prompt_ids")
         ]
@@ -69,7 +69,7 @@ def _draw_figures(run: Run) -> None:
         for kpi in KPIS:
             value = kpi.value(run)
             if value is not None:
-                st.metric(kpi.label, figure(kpi, value), width=165)
+                st.metric(kpi.label, figure(kpi, value), width=190, help=kpi.meaning)
 
 
 def _draw_without_rounds(run: Run) -> None:

@@ -20,6 +20,19 @@ REPEATED = (
 )
 """The figures of which repetitions have a mean; all are columns of the list."""
 _LABELS: Mapping[str, Kpi] = {kpi.name: kpi for kpi in KPIS}
+_SETTINGS = {
+    "target": "Target asked for",
+    "draft": "Draft asked for",
+    "backend": "Backend asked for",
+    "num_draft_tokens": "K",
+    "max_tokens": "Token limit",
+    "rtt_ms": "Round trip, ms",
+    "jitter_ms": "Jitter, ms",
+    "prompt_ids": "Prompt as token ids",
+    "target model": "Target",
+    "draft model": "Draft",
+}
+"""Names of `describe_settings` that are not the words of the page."""
 
 
 def heading(line: StoredRun) -> str:
@@ -78,15 +91,31 @@ def _kpi_row(row: KpiRow, names: Sequence[str], reference: int) -> dict[str, str
 def setting_rows(
     differences: Sequence[SettingDifference], names: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return a row for each setting that differs, a column for each run."""
+    """Return a row for each setting that differs, a column for each run.
+
+    Another prompt has other token ids, which need no row of their own.
+    """
+    known = {one.name for one in differences}
+    hidden = {"prompt_ids"} if "prompt" in known else set()
     return [
-        {"": one.name, **dict(zip(names, map(shown_value, one.values), strict=True))}
+        {"": setting_word(one.name), **dict(zip(names, map(shown_value, one.values), strict=True))}
         for one in differences
+        if one.name not in hidden
     ]
+
+
+def setting_word(name: str) -> str:
+    """Return what the page calls a setting of `describe_settings`."""
+    if name.startswith("environment."):
+        return f"Machine: {name.removeprefix('environment.')}"
+    words = _SETTINGS.get(name, name.replace("_", " "))
+    return words[:1].upper() + words[1:]
 
 
 def shown_value(value: object) -> str:
     """Return a setting as a short text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = "–" if value is None or value == "" else str(value)
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
 

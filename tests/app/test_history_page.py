@@ -253,7 +253,7 @@ def test_two_runs_are_compared_with_a_chosen_reference(page, store, folder):
     assert list(kpis.columns) == ["", "#2", "#1"]
     assert "better" in str(kpis["#1"].tolist()) or "worse" in str(kpis["#1"].tolist())
     settings = page.dataframe[3].value
-    assert settings[""].tolist() == ["num_draft_tokens"]
+    assert settings[""].tolist() == ["K"]
     assert settings["#2"].tolist() == ["5"]
     assert "first differ at token" in said
     assert "<mark>" in html_of(page)
@@ -271,6 +271,7 @@ def test_equal_runs_are_said_to_be_equal(page, store, folder):
     said = select(page, 0, 1)
     assert "Everything was set alike" in said
     assert "they are the same" in said
+    assert "what differs between them is noise" in said
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from specdec.compare import KPIS
-from specdec.ui.history_words import change, figure
+from specdec.compare import KPIS, SettingDifference
+from specdec.ui.history_compare import divided_html
+from specdec.ui.history_words import change, figure, setting_rows
 
 BY_NAME = {kpi.name: kpi for kpi in KPIS}
 
@@ -28,6 +29,36 @@ def test_a_difference_says_how_much_and_whether_it_is_better(name, value, base, 
 def test_a_rate_that_fell_to_nothing_is_worse_by_all_of_it():
     assert change(BY_NAME["draft_acceptance_rate"], 0.0, 0.5) == "−50 points, worse"
     assert change(BY_NAME["tokens_per_s"], 0.0, 20.0) == "−100 %, worse"
+
+
+def test_settings_have_the_words_of_the_page():
+    differences = [
+        SettingDifference("rtt_ms", (0.0, 20.0)),
+        SettingDifference("prompt", ("a", "b")),
+        SettingDifference("prompt_ids", ((1,), (2,))),
+        SettingDifference("link is emulated", (False, True)),
+        SettingDifference("environment.numpy", ("2.4", None)),
+    ]
+    assert setting_rows(differences, ["#1", "#2"]) == [
+        {"": "Round trip, ms", "#1": "0.0", "#2": "20.0"},
+        {"": "Prompt", "#1": "a", "#2": "b"},
+        {"": "Link is emulated", "#1": "no", "#2": "yes"},
+        {"": "Machine: numpy", "#1": "2.4", "#2": "–"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rest", "marked"),
+    [
+        (" waves of", " waves"),
+        ("\n\nThe", "\n\nThe"),
+        ("  ", "  "),
+        ("", "⏹ ends here"),
+        ("<b>" * 30, "&lt;b&gt;" * 6 + "&lt;b"),
+    ],
+)
+def test_the_first_word_that_differs_is_marked(rest, marked):
+    assert f"<mark>{marked}</mark>" in divided_html("same", rest)
 
 
 def test_what_is_not_known_has_no_difference():
