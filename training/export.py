@@ -2,9 +2,10 @@
 
     python -m training.export --run NAME --ship FOLDER [--folder FOLDER] [--decayed] [--exam]
 
-`--ship` writes int8 layers, configuration and head (what goes into git), `--folder` the Hugging
-Face folder that the app would build of it; `--exam` prints the held-out acceptance before and
-after the rounding to int8.
+`--ship` writes what goes into git: int8 layers, configuration and head, or, of a run that learnt a
+correction, the correction beside the layers that are there. `--folder` writes the Hugging Face
+folder that the app would build of it; `--exam` prints the held-out acceptance before and after the
+rounding of what was learnt.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from specdec.models.shipped_draft import build_folder, dequantise, quantise, save_shipped
+from specdec.models.shipped_draft import (
+    build_folder,
+    read_shipped,
+    save_correction,
+    save_shipped,
+)
+from training.adapter import corrections
 from training.exam import Question, examine
 from training.llama import Llama
 from training.objective import Head
 from training.teacher import HOME, add_teacher_argument, teacher_folder
-from training.train import prune
+from training.train import new_draft, trained_parameters
 
 Tensors = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
 
@@ -30,9 +37,10 @@ Tensors = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
 def read_mean(checkpoint: Path, teacher: Llama) -> Llama:
     """Load the running mean of a checkpoint's weights."""
     state = torch.load(checkpoint)
-    draft = prune(teacher, state["layers"])
+    shipped = Path(state["shipped"]) if state["shipped"] else None
+    draft = new_draft(teacher, state["layers"], shipped, state["rank"])
     with torch.no_grad():
-        for parameter, mean in zip(draft.parameters(), state["mean"], strict=True):
+        for parameter, mean in zip(trained_parameters(draft), state["mean"], strict=True):
             parameter.copy_(mean)
     return draft
 
@@ -51,21 +59,30 @@ def draft_config(teacher: Path, layers: int) -> dict[str, object]:
 def ship(draft: Llama, teacher: Path, head: Path, folder: Path) -> None:
     """Write everything that goes into git, except the model card."""
     folder.mkdir(parents=True, exist_ok=True)
+    learnt = {name: (up.numpy(), down.numpy()) for name, (up, down) in corrections(draft).items()}
+    if learnt:
+        save_correction(folder, learnt)
+        return
     save_shipped(folder, folder_tensors(draft))
     config = draft_config(teacher, draft.shape.layers)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shutil.copyfile(head, folder / head.name)
 
 
-def exam(draft: Llama, run: Path, head: Head) -> dict[str, dict[str, float]]:
-    """Judge the draft on the run's held-out answers, before and after the rounding."""
+def exam(draft: Llama, shipped: Path, run: Path, head: Head) -> dict[str, dict[str, float]]:
+    """Judge the draft on the run's held-out answers, as it was learnt and as it is shipped."""
     questions = [Question(**tensors) for tensors in torch.load(run / "held-out.pt")]
-    before = examine(draft, questions, head)
-    rounded = dequantise(quantise(folder_tensors(draft)))
-    draft.load_state_dict(
-        {name.removeprefix("model."): torch.from_numpy(t) for name, t in rounded.items()}
+    rounded = Llama(draft.shape, draft.embedding)
+    rounded.load_state_dict(
+        {
+            name.removeprefix("model."): torch.from_numpy(tensor)
+            for name, tensor in read_shipped(shipped).items()
+        }
     )
-    return {"fp32": before, "int8": examine(draft, questions, head)}
+    return {
+        "learnt": examine(draft, questions, head),
+        "shipped": examine(rounded, questions, head),
+    }
 
 
 def main() -> None:
@@ -89,7 +106,8 @@ def main() -> None:
         build_folder(options.ship, folder, options.folder)
     if options.exam:
         head_ids = torch.from_numpy(np.load(head_path).astype(np.int64))
-        print(json.dumps(exam(draft, run, Head(head_ids, teacher.embedding)), indent=2))
+        figures = exam(draft, options.ship, run, Head(head_ids, teacher.embedding))
+        print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
+from training.adapter import adapt, read_layers
 from training.corpus import (
     Batch,
     Dialogue,
@@ -64,6 +65,16 @@ def prune(teacher: Llama, layers: list[int]) -> Llama:
     return draft
 
 
+def new_draft(teacher: Llama, layers: list[int], shipped: Path | None, rank: int) -> Llama:
+    """Make the draft that a run starts from: pruned layers, or shipped ones with a correction."""
+    return prune(teacher, layers) if shipped is None else adapt(read_layers(shipped, teacher), rank)
+
+
+def trained_parameters(draft: Llama) -> list[nn.Parameter]:
+    """Return what is learnt: everything, or the correction alone."""
+    return [parameter for parameter in draft.parameters() if parameter.requires_grad]
+
+
 def epoch_batches(train: list[Dialogue], epoch: int, tokens: int) -> Iterator[list[Dialogue]]:
     """Yield one epoch's batches in an order that the epoch's number decides."""
     rng = np.random.default_rng(epoch)
@@ -82,11 +93,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         teacher = Llama.read(teacher_folder(options.teacher))
         self.layers = [int(layer) for layer in options.layers.split(",")]
-        self.draft = prune(teacher, self.layers)
-        self.mean = [p.detach().clone() for p in self.draft.parameters()]
-        self.optimiser = AdamW(
-            self.draft.parameters(), lr=options.rate, betas=(0.9, 0.95), weight_decay=0.01
-        )
+        torch.manual_seed(0)
+        self.draft = new_draft(teacher, self.layers, options.shipped, options.rank)
+        self.trained = trained_parameters(self.draft)
+        self.mean = [p.detach().clone() for p in self.trained]
+        self.optimiser = AdamW(self.trained, lr=options.rate, betas=(0.9, 0.95), weight_decay=0.01)
         head_path = self.folder / "draft_token_ids.npy"
         if not head_path.exists():
             head_path.write_bytes(options.head.read_bytes())
@@ -121,6 +132,8 @@ class Run:
         partial = path.with_suffix(".partial")
         state = {
             "layers": self.layers,
+            "shipped": str(self.options.shipped or ""),  # "" where the teacher was pruned
+            "rank": self.options.rank,
             "draft": self.draft.state_dict(),
             "mean": self.mean,
             "optimiser": self.optimiser.state_dict(),
@@ -144,7 +157,7 @@ class Run:
         logits = self.draft(batch.ids)[batch.predicts] @ self.head.rows.T
         value = loss(logits, batch, self.head, self.options.overlap_weight)
         value.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.draft.parameters(), self.options.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.options.clip)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.progress.step += 1
@@ -156,13 +169,13 @@ class Run:
     def follow(self) -> None:
         """Move the running mean of the weights, faster while there is little to average."""
         pace = max(1 - self.options.mean_decay, 1 / (1 + self.progress.step / 4))
-        for mean, parameter in zip(self.mean, self.draft.parameters(), strict=True):
+        for mean, parameter in zip(self.mean, self.trained, strict=True):
             mean.lerp_(parameter, pace)
 
     @torch.no_grad()
     def judge(self) -> dict[str, float]:
         """Evaluate the running mean on the held-out answers."""
-        current = [p.clone() for p in self.draft.parameters()]
+        current = [p.clone() for p in self.trained]
         self.fill(self.mean)
         figures = examine(self.draft, self.questions, self.head)
         self.fill(current)
@@ -170,8 +183,8 @@ class Run:
 
     @torch.no_grad()
     def fill(self, values: list[Tensor]) -> None:
-        """Put values into the draft's parameters."""
-        for parameter, value in zip(self.draft.parameters(), values, strict=True):
+        """Put values into the parameters that are trained."""
+        for parameter, value in zip(self.trained, values, strict=True):
             parameter.copy_(value)
 
     def batches(self) -> Iterator[Batch]:
@@ -250,6 +263,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shards", type=Path, default=HOME / "shards")
     parser.add_argument("--head", type=Path, default=HOME / "draft_token_ids.npy")
     parser.add_argument("--layers", default="0,1,2,10,20,29", help="teacher layers to start from")
+    parser.add_argument(
+        "--shipped", type=Path, help="learn a correction of this shipped draft's layers instead"
+    )
+    parser.add_argument("--rank", type=int, default=64, help="of the correction")
     parser.add_argument("--batch-tokens", type=int, default=900, help="with prompts and padding")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--overlap-weight", type=float, default=0.0)

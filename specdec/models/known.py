@@ -14,7 +14,7 @@ from specdec.errors import ModelError
 from specdec.models import download
 from specdec.models.gguf_folder import convert_gguf
 from specdec.models.progress import Progress
-from specdec.models.shipped_draft import LAYERS, build_folder
+from specdec.models.shipped_draft import CORRECTION, LAYERS, build_folder
 
 Resolve = Callable[..., Path]
 """`hub.resolve`, for models that are built on others."""
@@ -75,7 +75,7 @@ class ShippedDraft:
         name: What users type.
         description: One line.
         licence: SPDX name.
-        shipped: The folder with the layers.
+        shipped: The folder with the layers and, if they have one, their correction.
         target: The known model it drafts for.
     """
 
@@ -87,11 +87,17 @@ class ShippedDraft:
 
     @property
     def size_bytes(self) -> int:
-        return (self.shipped / LAYERS).stat().st_size
+        return sum(path.stat().st_size for path in self._weights)
 
     @property
     def identity(self) -> str:
-        return f"sha256 {_digest(self.shipped / LAYERS)}, on {self.target}"
+        digests = " and ".join(map(_digest, self._weights))
+        return f"sha256 {digests}, on {self.target}"
+
+    @property
+    def _weights(self) -> list[Path]:
+        paths = (self.shipped / LAYERS, self.shipped / CORRECTION)
+        return [path for path in paths if path.exists()]
 
     def build(self, resolve: Resolve, progress: Progress, folder: Path, scraps: Path) -> str:
         """Fill `folder` from the shipped layers and the folder of the target."""

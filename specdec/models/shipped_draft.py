@@ -2,7 +2,10 @@
 
 A shipped draft is a folder with `config.json`, `draft_token_ids.npy` and `layers.safetensors`,
 which holds the final norm and all layer tensors: gains as they are, matrices as int8 with one
-float16 scale per output row (`<name>.scale`). Embedding and tokenizer are the target's own.
+float16 scale per output row (`<name>.scale`). What was learnt after these were final stands in
+`correction.safetensors`, if there is one: two thin float16 factors per matrix, `<name>.up` [rows,
+rank] and `<name>.down` [rank, columns], whose product is added (LoRA, Hu et al. 2021). Embedding
+and tokenizer are the target's own.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from specdec.models.llama import DRAFT_TOKEN_IDS
 
 EMBEDDING = "model.embed_tokens.weight"
 LAYERS = "layers.safetensors"
-_SCALE = ".scale"
+CORRECTION = "correction.safetensors"
+_SCALE, _UP, _DOWN = ".scale", ".up", ".down"
 _LARGEST = 127
 _OF_THE_DRAFT = ("config.json", DRAFT_TOKEN_IDS)
 _OF_THE_TARGET = ("tokenizer.json", "tokenizer_config.json")
@@ -54,7 +58,31 @@ def dequantise(packed: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[n
 
 def save_shipped(folder: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
     """Write a draft's tensors, without its embedding, the way they are shipped."""
+    (folder / CORRECTION).unlink(missing_ok=True)  # belonged to other layers
     save_file(quantise(tensors), folder / LAYERS)
+
+
+def save_correction(
+    folder: Path, factors: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+) -> None:
+    """Write (up, down) by the names of the matrices they correct, the way they are shipped."""
+    ends = {
+        name + end: factor.astype(np.float16)
+        for name, pair in factors.items()
+        for end, factor in zip((_UP, _DOWN), pair, strict=True)
+    }
+    save_file(ends, folder / CORRECTION)
+
+
+def read_shipped(shipped: Path) -> dict[str, NDArray[np.float32]]:
+    """Return a draft's tensors, without its embedding, in full precision and corrected."""
+    tensors = dequantise(load_file(shipped / LAYERS))
+    if (shipped / CORRECTION).exists():
+        factors = load_file(shipped / CORRECTION)
+        for name in [name for name in tensors if name + _UP in factors]:
+            up, down = (factors[name + end].astype(np.float32) for end in (_UP, _DOWN))
+            tensors[name] += up @ down
+    return tensors
 
 
 def build_folder(shipped: Path, target: Path, folder: Path) -> None:
@@ -64,7 +92,7 @@ def build_folder(shipped: Path, target: Path, folder: Path) -> None:
         ModelError: the shipped weights or the target's cannot be read.
     """
     try:
-        tensors = dequantise(load_file(shipped / LAYERS))
+        tensors = read_shipped(shipped)
         tensors[EMBEDDING] = _read_embedding(target)
     except (OSError, SafetensorError) as error:
         raise ModelError(

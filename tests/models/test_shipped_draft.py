@@ -19,6 +19,8 @@ from specdec.models.shipped_draft import (
     build_folder,
     dequantise,
     quantise,
+    read_shipped,
+    save_correction,
     save_shipped,
 )
 from tests.models.tiny import write_tiny_llama
@@ -94,3 +96,16 @@ def test_broken_weights_are_named(shipped: Path, target: Path, tmp_path: Path) -
     (shipped / "layers.safetensors").write_bytes(b"not tensors")
     with pytest.raises(ModelError, match="install the app again"):
         build_folder(shipped, target, tmp_path)
+
+
+def test_a_correction_is_added_to_its_matrices(shipped: Path) -> None:
+    before = read_shipped(shipped)
+    name = "model.layers.1.mlp.up_proj.weight"
+    rows, columns = before[name].shape
+    rng = np.random.default_rng(3)
+    up = rng.normal(size=(rows, 2)).astype(np.float32)
+    down = rng.normal(size=(2, columns)).astype(np.float32)
+    save_correction(shipped, {name: (up, down)})
+    after = read_shipped(shipped)
+    np.testing.assert_allclose(after[name], before[name] + up @ down, atol=2e-2)
+    assert all(np.array_equal(after[n], before[n]) for n in before if n != name)

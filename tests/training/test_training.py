@@ -16,8 +16,9 @@ torch = pytest.importorskip("torch")
 from tokenizers import Tokenizer  # noqa: E402
 
 from specdec.models.portable import PortableModel  # noqa: E402
+from specdec.models.shipped_draft import LAYERS  # noqa: E402
 from tests.models.tiny import write_tiny_llama  # noqa: E402
-from training import generate, train  # noqa: E402
+from training import export, generate, train  # noqa: E402
 from training.corpus import (  # noqa: E402
     Dialogue,
     collate,
@@ -236,6 +237,25 @@ def test_training_teaches(options: argparse.Namespace) -> None:
     before = run.judge()["all_1.0"]
     steps(run, 80)
     assert run.judge()["all_1.0"] > before + 0.02
+
+
+def test_a_correction_is_learnt_and_shipped_beside_its_layers(
+    options: argparse.Namespace, folder: Path, tmp_path: Path
+) -> None:
+    shipped = tmp_path / "shipped"
+    export.ship(train.Run(options).draft.requires_grad_(False), folder, options.head, shipped)
+    layers = (shipped / LAYERS).read_bytes()
+    options.run, options.shipped, options.rank = "correction", shipped, 4
+    run = train.Run(options)
+    before = run.judge()["all_1.0"]
+    steps(run, 80)
+    assert run.judge()["all_1.0"] > before + 0.02
+    run.save()
+    learnt = export.read_mean(run.folder / "checkpoint.pt", Llama.read(folder))
+    export.ship(learnt.requires_grad_(False), folder, options.head, shipped)
+    assert (shipped / LAYERS).read_bytes() == layers
+    figures = export.exam(learnt, shipped, run.folder, run.head)
+    assert figures["shipped"]["all_1.0"] == pytest.approx(figures["learnt"]["all_1.0"], abs=2e-3)
 
 
 def test_the_log_is_one_json_object_a_line(options: argparse.Namespace) -> None:
