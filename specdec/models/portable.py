@@ -31,6 +31,8 @@ _FORWARD_LOCK = threading.Lock()
 two forwards at once would only fight over the same cores and memory."""
 
 _FIRST_CAPACITY = 1024
+MAX_KERNEL_ROWS = 64
+"""The longest prompt that is not left to BLAS, which packs the weights anew for every product."""
 
 
 class PortableCache:
@@ -163,8 +165,14 @@ class PortableModel:
         return PortableCache(len(self.layers), self.config.num_kv_heads, self.config.head_dim)
 
     def prefill(self, token_ids: Sequence[int], cache: PortableCache) -> None:
+        """Feed tokens for their keys and values only: few of them by the kernels, many by BLAS."""
+        ids = np.asarray(token_ids, np.intp)
         with _FORWARD_LOCK:
-            numpy_forward.prefill(self, np.asarray(token_ids, np.intp), cache)
+            if kernels is None or ids.size > MAX_KERNEL_ROWS:
+                numpy_forward.prefill(self, ids, cache)
+            else:
+                visible = Visibility.of_chain(cache.length, ids.size)
+                self._decode(ids, cache, visible, self.weights.head[:0])
 
     def forward(
         self,
@@ -184,10 +192,16 @@ class PortableModel:
             if kernels is None or attention is not None:
                 logits = numpy_forward.decode(self, ids, cache, visible, attention)
             else:
-                logits = self._decode(ids, cache, visible)
+                logits = self._decode(ids, cache, visible, self.weights.head)
         return logits if self.head_ids is None else self._widen(logits)
 
-    def _decode(self, ids: NDArray[np.intp], cache: PortableCache, visible: Visibility) -> Logits:
+    def _decode(
+        self,
+        ids: NDArray[np.intp],
+        cache: PortableCache,
+        visible: Visibility,
+        head: NDArray[np.float32],
+    ) -> Logits:
         w, c = self.weights, self.config
         cache.reserve(ids.size)
         rows = np.zeros((-(-ids.size // kernels.BLOCK) * kernels.BLOCK, c.hidden_size), np.float32)
@@ -204,7 +218,7 @@ class PortableModel:
             w.up,
             w.down,
             w.final_norm,
-            w.head,
+            head,
             c.norm_eps,
             c.num_heads,
             self.cosines,

@@ -176,15 +176,41 @@ def test_the_accepted_path_of_a_tree_is_kept_bitwise(model: PortableModel, kerne
     assert np.array_equal(got, one_by_one(model, context[len(PROMPT) :])[-1])
 
 
-def test_the_cache_grows_past_its_first_capacity(model: PortableModel) -> None:
-    ids = np.random.default_rng(1).integers(0, 250, 1100).tolist()
+def test_a_short_prompt_is_bitwise_what_decoding_makes_of_it(model: PortableModel) -> None:
+    ids = np.random.default_rng(2).integers(0, 250, portable.MAX_KERNEL_ROWS).tolist()
+    prompt, decoded = model.new_cache(), model.new_cache()
+    model.prefill(ids, prompt)
+    for token_id in ids:
+        model.forward([token_id], decoded)
+    assert prompt.length == decoded.length == len(ids)
+    assert np.array_equal(prompt.keys[..., : len(ids)], decoded.keys[..., : len(ids)])
+    assert np.array_equal(prompt.values[:, :, : len(ids)], decoded.values[:, :, : len(ids)])
+
+
+def test_a_long_prompt_is_read_in_chunks(model: PortableModel) -> None:
+    ids = np.random.default_rng(3).integers(0, 250, 300).tolist()
+    prompt, decoded = model.new_cache(), model.new_cache()
+    model.prefill(ids, prompt)
+    for start in range(0, len(ids), 60):
+        model.forward(ids[start : start + 60], decoded)
+    got, expected = model.forward([1, 2], prompt), model.forward([1, 2], decoded)
+    assert np.abs(got - expected).max() < 1e-4  # BLAS adds in another order
+
+
+def test_the_cache_grows_past_its_first_capacity(
+    model: PortableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portable, "_FIRST_CAPACITY", 16)
+    ids = np.random.default_rng(1).integers(0, 250, 40).tolist()
     small, large = model.new_cache(), model.new_cache()
-    model.prefill(ids, small)
-    large.reserve(5000)
-    model.prefill(ids, large)
-    assert small.keys.shape[3] < large.keys.shape[3]
-    got, expected = model.forward([1, 2], small), model.forward([1, 2], large)
-    assert np.abs(got - expected).max() < 1e-5  # BLAS rounds prefills by their strides
+    model.prefill(ids[:10], small)
+    large.reserve(500)
+    model.prefill(ids[:10], large)
+    assert small.keys.shape[3] == 16
+    for start in range(10, 40, 3):
+        fed = ids[start : start + 3]
+        assert np.array_equal(model.forward(fed, small), model.forward(fed, large))
+    assert 16 < small.keys.shape[3] < large.keys.shape[3]
 
 
 def test_attention_weights_are_shares_of_what_a_token_sees(model: PortableModel) -> None:
