@@ -43,7 +43,7 @@ class RunConfig:
     target: str = DEFAULT_MODEL
     draft: str = AUTO
     backend: str = "auto"
-    num_draft_tokens: int = 4
+    num_draft_tokens: int = 3
     temperature: float = 0.7
     top_k: int = 0
     top_p: float = 1.0

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from specdec.settings import RunConfig
 from specdec.ui import loaders
 from tests.ui.toys import WritingToy, toy_shelf, wait_for
 
@@ -94,7 +95,7 @@ def test_settings_changed_in_mid_run_take_effect(page, model):
     check(page)
     model.gate.release(10_000)
     finish(page)
-    assert {r.num_draft_tokens for r in live.run.rounds} == {4, 9}
+    assert {r.num_draft_tokens for r in live.run.rounds} == {RunConfig().num_draft_tokens, 9}
 
 
 def test_an_error_is_shown_with_the_next_step(page, monkeypatch):
