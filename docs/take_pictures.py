@@ -24,7 +24,7 @@ from tests.browser.driver import CHROMIUM, FLAGS, free_port, serve
 
 HERE = Path(__file__).parent
 THEMES = ("light", "dark")
-RUN = "?k=3&max_tokens=64&link=edge+to+cloud+(50+ms)&temperature=0.4"
+RUN = "?max_tokens=64&link=edge+to+cloud+(50+ms)&temperature=0.4"
 READY = ".st-key-generate button:visible:not([disabled])"
 RUNNING = ".st-key-stop button:visible:not([disabled])"
 OVER = ".st-key-replay button:visible:not([disabled])"
@@ -41,7 +41,7 @@ def keep(page: Page, name: str, *, whole: bool = False) -> None:
         page.set_viewport_size({"width": size["width"], "height": height + 20})
     page.wait_for_timeout(SETTLED_MS)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.quantize(256, Image.Quantize.MAXCOVERAGE).save(HERE / f"{name}.png", optimize=True)
+    image.save(HERE / f"{name}.webp", lossless=True, quality=90, method=6)
     if whole:
         page.set_viewport_size(size)
     print(name, flush=True)
@@ -58,7 +58,7 @@ def run_whole(page: Page) -> None:
 
 
 def click_tab(page: Page, name: str) -> None:
-    page.click(f".st-key-study button[role=tab]:has-text('{name}')")
+    page.click(f".st-key-study [role=tab]:has-text('{name}')")
 
 
 def welcome(page: Page, theme: str) -> None:
