@@ -97,9 +97,12 @@ def generate(
         has begun ends the run with a summary that says so; the rounds before it stand.
 
     Raises:
-        SettingsError: the prompt is empty or does not fit into the target's context.
+        SettingsError: the prompt is empty or does not fit into the target's context, or no token
+            is wanted.
     """
     _check_prompt(prompt, target)
+    if max_tokens < 1:
+        raise SettingsError(f"The token limit must be 1 or more, not {max_tokens}.")
     budget = min(max_tokens, target.context_length - len(prompt))
     ask = settings if callable(settings) else lambda: settings
     rng = np.random.default_rng(seed)

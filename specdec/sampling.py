@@ -20,6 +20,7 @@ n-gram draft is a point mass, several drafters are several children: there is no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from specdec.errors import SettingsError
+from specdec.errors import ModelError, SettingsError
 from specdec.records import Draft, TokenStatus
 
 FloatArray = NDArray[np.floating[Any]]
@@ -81,8 +82,16 @@ class Distribution:
         """Apply `sampler` to `logits` [vocab_size]; −inf marks tokens that cannot occur.
 
         Works in the precision of `logits`; sums are taken in float64.
+
+        Raises:
+            ModelError: a logit is not a number, or none is finite.
         """
         peak = logits.max()
+        if not math.isfinite(peak):
+            raise ModelError(
+                "A model returned logits that are not numbers; its weights may be damaged, or too "
+                "coarsely quantised for this backend."
+            )
         shifted = np.maximum(logits - peak, _LOWEST)
         weights = np.exp(shifted)
         total = float(weights.sum(dtype=np.float64))

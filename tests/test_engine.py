@@ -431,3 +431,26 @@ def test_a_prompt_that_cannot_be_answered_is_refused(prompt: list[int]) -> None:
 def test_too_long_a_draft_is_refused() -> None:
     with pytest.raises(SettingsError, match="between 0 and 16, not 17"):
         RoundSettings(NoDrafter(), 17, GREEDY)
+
+
+def test_no_token_at_all_is_refused() -> None:
+    settings = RoundSettings(NoDrafter(), 0, GREEDY)
+    with pytest.raises(SettingsError, match="1 or more, not 0"):
+        next(generate(PROMPT, LocalTarget(ToyModel(0)), settings, max_tokens=0))
+
+
+@pytest.mark.parametrize("broken", ["target", "draft"])
+def test_a_model_that_gives_no_numbers_ends_the_run_and_keeps_what_was_written(
+    broken: str,
+) -> None:
+    models = {"target": ToyModel(0), "draft": ToyModel(9)}
+    plain = plain_greedy(models["target"], 40)
+    models[broken].table[plain[3], plain[4]] = np.nan  # what comes after the fifth token
+    events = run(ModelDrafter(models["draft"]), 1, target=LocalTarget(models["target"]))
+    summary = events[-1]
+    assert isinstance(summary, RunSummary)
+    assert summary.finish_reason is FinishReason.ERROR
+    assert "not numbers" in (summary.error or "")
+    written = tokens_of(events)
+    assert written == plain[: len(written)]
+    assert 0 < len(written) <= 5

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, strategies
 from numpy.typing import NDArray
 
-from specdec.errors import SettingsError
+from specdec.errors import ModelError, SettingsError
 from specdec.records import Draft, TokenStatus
 from specdec.sampling import Distribution, Sampler, residual, sample, top_ids, verify
 from tests.toy import ScriptedRandom
@@ -327,3 +327,10 @@ def test_top_ids_are_sorted_with_ties_to_the_lower_id(
 def test_a_sampler_out_of_range_says_which_value(changes: dict[str, float], word: str) -> None:
     with pytest.raises(SettingsError, match=word):
         Sampler(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("logits", [[1.0, np.nan, 2.0], [1.0, np.inf, 2.0], [-np.inf] * 3])
+def test_logits_that_are_no_numbers_are_refused(logits: list[float], temperature: float) -> None:
+    with pytest.raises(ModelError, match="not numbers"):
+        Distribution.from_logits(np.float32(logits), Sampler(temperature))

@@ -30,7 +30,8 @@ class ModelDrafterRun:
     def __init__(self, model: LanguageModel, prompt: Sequence[int]) -> None:
         self._context = CachedContext(model)
         self._limit = model.context_length
-        self._context.prefill(prompt)
+        if len(prompt) < self._limit:  # or it never drafts: the target may read further than it
+            self._context.prefill(prompt)
 
     def propose(
         self,

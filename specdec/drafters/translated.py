@@ -86,7 +86,8 @@ class TranslatedDrafterRun:
             zip(drafter.match.target_ids.tolist(), drafter.match.draft_ids.tolist(), strict=True)
         )
         self._context = CachedContext(drafter.model)
-        self._context.prefill(self._prompt)
+        if len(self._prompt) < drafter.model.context_length:
+            self._context.prefill(self._prompt)
 
     def propose(
         self,

@@ -31,6 +31,7 @@ def test_a_draft_stops_where_the_draft_models_context_ends() -> None:
     rng = np.random.default_rng(0)
     assert len(drafter.start([1, 2, 3]).propose([1, 2, 3], 8, Sampler(), rng)) == 3
     assert len(drafter.start([1] * 9).propose([1] * 9, 8, Sampler(), rng)) == 0
+    assert model.prefills == [2]  # a prompt that does not fit is not fed
 
 
 def test_time_outside_forward_passes_is_told() -> None:

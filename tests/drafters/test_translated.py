@@ -140,6 +140,14 @@ def test_the_draft_stops_where_it_could_say_nothing_that_the_target_knows(tokeni
     assert verify(draft, [probs], np.random.default_rng(0)).final_token is not None
 
 
+def test_a_prompt_longer_than_the_drafts_context_is_not_drafted_for(tokenizers):
+    drafter = drafter_for(tokenizers, 1)
+    drafter.model.context_length = 4
+    prompt = [2, 0] * 5
+    assert len(drafter.start(prompt).propose(prompt, 3, SAMPLER, np.random.default_rng(0))) == 0
+    assert drafter.model.prefills == []
+
+
 def test_the_same_vocabulary_needs_no_translation(tmp_path):
     tokenizer = write_toy_tokenizer(tmp_path, DRAFT_TOKENS)
     model = ToyModel(vocab_size=5)
