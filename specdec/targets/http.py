@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from requests.auth import AuthBase
 from requests.structures import CaseInsensitiveDict
 
 from specdec.endpoints import Endpoint
+from specdec.targets.deadline import LimitedAdapter, TimeLimit
 from specdec.targets.faults import (
     PASSING_STATUS,
     HttpError,
@@ -68,8 +69,12 @@ class Bearer(AuthBase):
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("A key is not to be written anywhere.")
 
-    def strike_out(self, text: str) -> str:
-        return text if self._key is None else text.replace(self._key, "[key]")
+    def strike_out(self, content: bytes) -> bytes:
+        """Return `content` without the key, also where JSON spells it in another way."""
+        if self._key is not None:
+            for spelling in (self._key, json.dumps(self._key)[1:-1], self._key.replace("/", r"\/")):
+                content = content.replace(spelling.encode(), b"[key]")
+        return content
 
 
 class Connection:
@@ -91,6 +96,8 @@ class Connection:
         self._bearer = Bearer(key)
         self._session = requests.Session()
         self._session.auth = self._bearer
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, LimitedAdapter())
         self._sleep = sleep
         self._clock = clock
 
@@ -146,8 +153,8 @@ class Connection:
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         if line.startswith(b"data:"):
-                            data = line[5:].strip().decode("utf-8", "replace")
-                            yield self._clock() - asked_s, data
+                            data = self._bearer.strike_out(line[5:].strip())
+                            yield self._clock() - asked_s, data.decode("utf-8", "replace")
         except PassingError as failure:
             raise failure.error from None
 
@@ -158,7 +165,7 @@ class Connection:
         asked_s = self._clock()
         with self._answer(method, path, body) as (response, chunks):
             self._check(response, chunks)
-            content = b"".join(chunks)
+            content = self._bearer.strike_out(b"".join(chunks))
         headers = CaseInsensitiveDict(response.headers)
         call_s = self._clock() - asked_s
         return Reply(self._parsed(content, headers), headers, call_s)
@@ -168,28 +175,33 @@ class Connection:
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> Iterator[tuple[requests.Response, Iterator[bytes]]]:
         """Send a request; hand out the response and its body as it arrives."""
-        deadline_s = self._clock() + self.endpoint.read_timeout_s
-        try:
-            # Redirects are not followed: they turn a POST into a GET and may lead the key astray.
-            with self._session.request(
-                method,
-                self.endpoint.root + path,
-                json=body,
-                timeout=(self.endpoint.connect_timeout_s, self.endpoint.read_timeout_s),
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                self.quota = Quota.from_headers(response.headers) or self.quota
-                yield response, self._chunks(response, deadline_s)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            self._explain(error)
+        endpoint = self.endpoint
+        with TimeLimit(endpoint.read_timeout_s) as limit:
+            try:
+                # No redirects: they turn a POST into a GET and may lead the key astray.
+                with self._session.request(
+                    method,
+                    endpoint.root + path,
+                    json=body,
+                    timeout=(endpoint.connect_timeout_s, endpoint.read_timeout_s),
+                    stream=True,
+                    allow_redirects=False,
+                ) as response:
+                    self.quota = Quota.from_headers(response.headers) or self.quota
+                    yield response, self._chunks(response, limit)
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                if limit.is_over:
+                    raise self._too_slow() from None
+                self._explain(error)
 
-    def _chunks(self, response: requests.Response, deadline_s: float) -> Iterator[bytes]:
-        """Yield a body as it arrives; a socket's own time limit starts anew with every byte."""
+    def _chunks(self, response: requests.Response, limit: TimeLimit) -> Iterator[bytes]:
+        """Yield a body as it arrives; one that was broken off may look complete."""
         while chunk := response.raw.read1(1 << 20, decode_content=True):
-            if self._clock() > deadline_s:
-                raise self._too_slow()
             yield chunk
+            if limit.is_over:
+                break
+        if limit.is_over:
+            raise self._too_slow()
 
     def _check(self, response: requests.Response, chunks: Iterator[bytes]) -> None:
         """Raise what a status other than 200 means."""
@@ -200,7 +212,7 @@ class Connection:
             raise ServerFault(
                 f"{self._who} redirects to another address; set the endpoint's URL to that one."
             )
-        said = self._bearer.strike_out(error_message(b"".join(chunks)))
+        said = error_message(self._bearer.strike_out(b"".join(chunks)))
         error = HttpError(self._who, status, said)
         if status in PASSING_STATUS:
             raise PassingError(error, retry_after_s(response.headers))
@@ -209,10 +221,14 @@ class Connection:
     def _parsed(self, content: bytes, headers: Mapping[str, str]) -> Any:
         if not content.strip():
             return None
-        try:
-            return json.loads(content)
-        except ValueError:
-            pass
+        with suppress(ValueError, RecursionError):
+            body = json.loads(content)
+            if not isinstance(body, dict) or not body.get("error"):
+                return body
+            raise ServerFault(
+                f"{self._who} answered with an error although its status was 200 "
+                f"({error_message(content)}); look at its log."
+            )
         if content.lstrip()[:1] == b"<" or "html" in headers.get("Content-Type", ""):
             raise ServerFault(
                 f"{self._who} answered with a web page instead of JSON; check the endpoint's URL."

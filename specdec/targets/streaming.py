@@ -14,7 +14,7 @@ from typing import Any
 
 from specdec.errors import TargetError
 from specdec.sampling import Sampler
-from specdec.targets.faults import HttpError
+from specdec.targets.faults import HttpError, error_message
 from specdec.targets.remote import RemoteTarget
 from specdec.targets.wire import COMPLETIONS_PATH, reading
 
@@ -69,6 +69,11 @@ def _measure(target: RemoteTarget, request: Mapping[str, Any]) -> StreamingBasel
             break
         with reading():
             chunk = json.loads(data)
+            if chunk.get("error"):
+                raise TargetError(
+                    f"{target.endpoint.name} broke its stream off with an error "
+                    f"({error_message(data.encode())}); look at its log."
+                )
             for choice in chunk.get("choices") or ():
                 piece = choice.get("text") or ""
                 if piece or choice.get("token_ids"):

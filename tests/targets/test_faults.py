@@ -15,17 +15,21 @@ from werkzeug import Response
 
 from specdec.engine import RoundSettings, generate
 from specdec.errors import TargetError
-from specdec.records import FinishReason, RoundResult
+from specdec.records import Draft, FinishReason, RoundResult
 from specdec.sampling import Sampler
 from specdec.targets.faults import HttpError, Quota, retry_after_s
 from specdec.targets.http import MAX_ATTEMPTS, MAX_WAIT_S, Connection
 from specdec.targets.probe import probe
 from specdec.targets.remote import RemoteTarget
+from specdec.targets.rows import TokenNames
+from specdec.targets.servers import make_protocol
+from specdec.targets.wire import Dialect
 from tests.runs import BlurredDrafter
 from tests.targets.raw_server import answer, deaf_server, free_port, raw_server, reset
 from tests.targets.toy_server import ToyServer
 
 KEY = "csk-4f7a91-very-secret"
+SLASHED = "sk/9f+quite/secret"
 PATH = "/v1/completions"
 
 
@@ -51,6 +55,11 @@ def connect(endpoint):
         return Connection(endpoint(**changes), KEY, sleep=clock.sleep, clock=clock)
 
     return make
+
+
+@pytest.fixture
+def dialect(tokenizer):
+    return Dialect("toy", TokenNames(tokenizer), 20)
 
 
 def in_turn(*responses: Response):
@@ -127,9 +136,20 @@ def test_a_silent_server_ends_in_time_and_is_not_asked_again(endpoint):
     assert calls == [1]
 
 
-def test_a_dripping_server_ends_in_time(endpoint):
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"a": "',
+        b'HTTP/1.1 200 OK\r\n\r\n{"a": "',
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;",
+        b"HTTP/1.1 200 OK\r\nX-Header: ",
+        b"HTTP/1.1 ",
+    ],
+    ids=["body", "body without end", "chunk", "headers", "status"],
+)
+def test_a_dripping_server_ends_in_time(endpoint, beginning):
     def behave(connection, number):
-        answer(connection, b'{"a": "', length=1000)
+        connection.sendall(beginning)
         for _ in range(40):
             time.sleep(0.05)
             connection.sendall(b"x")
@@ -292,6 +312,18 @@ def test_broken_json_is_no_answer(httpserver, connect):
         connect().post(PATH, {})
 
 
+def test_broken_json_may_be_deep(httpserver, connect):
+    httpserver.expect_request(PATH).respond_with_data("[" * 100_000)
+    with pytest.raises(TargetError, match="broken JSON"):
+        connect().post(PATH, {})
+
+
+def test_an_error_under_a_good_status_is_an_error(httpserver, connect):
+    httpserver.expect_request(PATH).respond_with_json({"error": {"message": "no provider"}})
+    with pytest.raises(TargetError, match=r"although its status was 200 \(no provider\)"):
+        connect().post(PATH, {})
+
+
 # --- in the middle of a run -----------------------------------------------------------------
 
 
@@ -425,6 +457,25 @@ def test_the_key_is_sent_and_shown_nowhere(httpserver, connect, caplog):
     assert not [text for text in shown if KEY in text]
     with pytest.raises(TypeError):
         pickle.dumps(connection._bearer)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, json.dumps({"message": "x" * 290 + " " + SLASHED})),  # cut in the key's middle
+        (401, json.dumps({"message": SLASHED}).replace("/", "\\/")),
+        (401, f"bad key {SLASHED}"),
+        (200, json.dumps({"error": SLASHED})),
+        (200, json.dumps({"choices": [{"index": SLASHED}]})),
+    ],
+    ids=["cut", "escaped", "text", "under 200", "of another shape"],
+)
+def test_the_key_is_struck_out_of_every_answer(httpserver, endpoint, dialect, status, body):
+    httpserver.expect_request(PATH).respond_with_data(body, status)
+    protocol = make_protocol("prompts", dialect)
+    with pytest.raises(TargetError) as caught:
+        protocol.ask(Connection(endpoint(), SLASHED), [42, 7], Draft())
+    assert SLASHED[:4] not in str(caught.value)
 
 
 def test_the_key_stays_out_of_a_failed_run(httpserver, running):
