@@ -9,9 +9,10 @@ opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from specdec.errors import SettingsError
 from specdec.settings import variables
@@ -22,7 +23,9 @@ CEREBRAS_URL = "https://api.cerebras.ai"
 DEFAULT_CEREBRAS_MODEL = "gpt-oss-120b"
 DEFAULT_CEREBRAS_TOKENIZER = "openai/gpt-oss-120b"
 WHOLE_VOCABULARY = -1
+MAX_TIMEOUT_S = 3600.0
 MARK = "@"
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,11 @@ class Endpoint:
     read_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _web_address(self.url)
+        if parts is None:
             raise SettingsError(
-                f"The URL of endpoint {self.name} must look like http://host:port, "
-                f"not {parts.scheme or '(nothing)'}:…"
+                f"The URL of endpoint {self.name} must look like http://host:port, with a port of "
+                "at most 65535."
             )
         if parts.username or parts.password or parts.query or parts.fragment:
             raise SettingsError(
@@ -74,11 +77,17 @@ class Endpoint:
                 f"The top log-probabilities of endpoint {self.name} must be 1 or more, or −1 for "
                 f"the whole vocabulary, not {self.top_logprobs}."
             )
-        if not min(self.connect_timeout_s, self.read_timeout_s) > 0:
+        if self.context_length is not None and self.context_length < 1:
             raise SettingsError(
-                f"The time limit of endpoint {self.name} must be above 0 s, "
-                f"not {min(self.connect_timeout_s, self.read_timeout_s):g}."
+                f"The context length of endpoint {self.name} must be 1 or more, "
+                f"not {self.context_length}."
             )
+        for limit_s in (self.connect_timeout_s, self.read_timeout_s):
+            if not 0 < limit_s <= MAX_TIMEOUT_S:
+                raise SettingsError(
+                    f"The time limit of endpoint {self.name} must be above 0 s and at most "
+                    f"{MAX_TIMEOUT_S:g} s, not {limit_s:g}."
+                )
 
     @property
     def root(self) -> str:
@@ -167,15 +176,18 @@ def _named(upper_name: str, environment: Mapping[str, str]) -> Endpoint:
     def text(field: str) -> str | None:
         return environment.get(f"ENDPOINT_{upper_name}_{field}", "").strip() or None
 
-    def number(field: str, default: float) -> float:
+    def number(field: str, default: Number, kind: Callable[[str], Number], words: str) -> Number:
         value = text(field)
         try:
-            return default if value is None else float(value)
+            return default if value is None else kind(value)
         except ValueError:
             raise SettingsError(
-                f"ENDPOINT_{upper_name}_{field} must be a number, not {value!r}: correct it in "
+                f"ENDPOINT_{upper_name}_{field} must be {words}, not {value!r}: correct it in "
                 ".env or in the environment."
             ) from None
+
+    def whole(field: str, default: int) -> int:
+        return number(field, default, int, "a whole number")
 
     name = upper_name.lower().replace("_", "-")
     model = text("MODEL")
@@ -192,10 +204,21 @@ def _named(upper_name: str, environment: Mapping[str, str]) -> Endpoint:
         protocol=(text("PROTOCOL") or "auto").lower(),
         key_variable=text("KEY_VARIABLE"),
         tokenizer=text("TOKENIZER"),
-        top_logprobs=int(number("TOP_LOGPROBS", 20)),
-        context_length=int(number("CONTEXT_LENGTH", 0)) or None,
-        read_timeout_s=number("TIMEOUT_S", 60.0),
+        top_logprobs=whole("TOP_LOGPROBS", 20),
+        context_length=whole("CONTEXT_LENGTH", 0) or None,
+        read_timeout_s=number("TIMEOUT_S", 60.0, float, "a number"),
     )
+
+
+def _web_address(url: str) -> SplitResult | None:
+    """Take a URL apart; None where no request could be sent to it."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:
+        return None
+    is_host = re.fullmatch(r"[^\s.]\S*", host or "")
+    return parts if parts.scheme in ("http", "https") and is_host else None
 
 
 def _one_of(what: str, value: str, choices: tuple[str, ...]) -> None:
