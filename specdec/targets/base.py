@@ -22,7 +22,7 @@ class Exactness:
     - "exact": the target's distribution under the sampler that was asked for;
     - "top_k": the target's distribution under that sampler with its top-k lowered to `top_k`,
       because the target tells no more than its `top_k` likeliest tokens;
-    - "approximate": neither.
+    - "approximate": neither; `top_k` says where the distribution was cut off besides.
     """
 
     kind: str = "exact"

@@ -51,26 +51,32 @@ class Capabilities:
 
     def exactness_for(self, sampler: Sampler) -> Exactness:
         """Say which law the output of a run with `sampler` follows."""
+        doubts = []
         if not self.takes_ids:
-            return Exactness(
-                "approximate",
+            doubts.append(
                 "prompts travel as text and are tokenised again by the server, which may cut them "
-                "differently",
+                "differently"
             )
         if not self.names_ids:
-            return Exactness(
-                "approximate",
+            doubts.append(
                 "the server names tokens by their text, and tokens with the same text, or with "
-                "none of their own, cannot be told apart",
+                "none of their own, cannot be told apart"
             )
-        if sampler.temperature == 0.0 or self.whole_vocabulary:
-            return Exactness()
-        if 0 < sampler.top_k <= self.top_logprobs:
-            return Exactness()
-        asked = f"top-k = {sampler.top_k}" if sampler.top_k else "no top-k"
-        return Exactness(
-            "top_k",
-            f"the server returns only its {self.top_logprobs} likeliest tokens, and {asked} "
-            "was asked for",
-            self.top_logprobs,
+        is_cut = not self._reaches(sampler)
+        if is_cut:
+            asked = f"top-k = {sampler.top_k}" if sampler.top_k else "no top-k"
+            cut = f"the server returns only its {self.top_logprobs} likeliest tokens, and {asked} "
+            doubts.append(cut + "was asked for")
+        if self.takes_ids and self.names_ids:
+            kind = "top_k" if is_cut else "exact"
+        else:
+            kind = "approximate"
+        return Exactness(kind, "; ".join(doubts), self.top_logprobs if is_cut else None)
+
+    def _reaches(self, sampler: Sampler) -> bool:
+        """Say whether the alternatives hold every token that `sampler` may draw."""
+        return (
+            sampler.temperature == 0.0
+            or self.whole_vocabulary
+            or 0 < sampler.top_k <= self.top_logprobs
         )

@@ -8,7 +8,9 @@ What passes is timed on a longer prompt, and the faster wins.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from specdec.endpoints import WHOLE_VOCABULARY
@@ -134,11 +136,19 @@ class _Prober:
     def note_reference(self, reference: Reference) -> None:
         raw = "the model's own at every temperature"
         self.note("prompts as token ids", "yes" if reference.takes_ids else "no: text only")
+        self.note("start token before a prompt", self.start_token_words(reference))
         self.note("tokens named by id", "yes" if reference.names_ids else "no: by their text")
         self.note(
             "log-probabilities",
             raw if reference.always_raw else "after temperature: asked at 1, the model's own",
         )
+
+    def start_token_words(self, reference: Reference) -> str:
+        if reference.num_prompt_tokens is None:
+            return "not told: the server counts no tokens"
+        surplus = reference.num_prompt_tokens - len(self.prompt)
+        words = {0: "none added", 1: "added by the server, and left out of what it is sent"}
+        return words.get(surplus, f"not clear: the server counts {surplus:+d} tokens")
 
     def look(self) -> tuple[str, int]:
         """Return the kind of the server and its context length, if its model list tells them."""
@@ -149,10 +159,10 @@ class _Prober:
             if error.status in _FATAL or error.status >= 500:
                 raise
             return kind, DEFAULT_CONTEXT_LENGTH  # no model list, which is nobody's duty
-        if kind == "auto":
-            kind = recognise(reply.headers, reply.body)
         models = reply.body.get("data") if isinstance(reply.body, dict) else None
         with reading():
+            if kind == "auto":
+                kind = recognise(reply.headers, reply.body)
             known = {str(model["id"]): model for model in models or ()}
             if known and kind != "mlx" and self.endpoint.model not in known:
                 raise TargetError(
@@ -166,7 +176,10 @@ class _Prober:
     def check_forms(self, server: Server, reference: Reference) -> Candidates:
         """Return the wordings that give the reference's rows."""
         candidates: dict[str, tuple[WireProtocol, Sequence[Row]]] = {}
-        for form in server.forms if reference.takes_ids else ():
+        if not reference.takes_ids:
+            self.note("scores of drafts", "not asked for: as text a draft may be cut differently")
+            return candidates
+        for form in server.forms:
             protocol = make_protocol(form, reference.dialect)
             try:
                 candidates[form] = protocol, self.compared(protocol, reference)
@@ -251,4 +264,11 @@ class _Prober:
 
     def round_trip_s(self, server: Server) -> float:
         """Return the shortest of some requests that make the server do next to nothing."""
-        return min(self.connection.get(server.health_path).call_s for _ in range(RTT_REPEATS))
+
+        def trip_s() -> float:
+            began_s = time.perf_counter()
+            with suppress(HttpError):  # a refusal makes the trip as well
+                self.connection.get(server.health_path)
+            return time.perf_counter() - began_s
+
+        return min(trip_s() for _ in range(RTT_REPEATS))

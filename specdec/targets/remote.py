@@ -23,7 +23,8 @@ from specdec.targets.vocabulary import load_target_tokenizer
 PROTOCOL_WORDS = {
     "score": "score: the server reads the draft and scores it in one pass",
     "prefixes": "prefixes: one prompt per drafted token, all in one request",
-    "continue": "continue: the server writes on by itself, and nothing is verified in parallel",
+    "continue": "continue, the last resort: the server writes on by itself, and nothing is "
+    "verified in parallel",
 }
 
 

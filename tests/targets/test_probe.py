@@ -180,6 +180,30 @@ def test_a_start_token_is_sent_once_whoever_adds_it(httpserver, endpoint, starti
     assert server._prompts(text) == [context]
 
 
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_server_without_a_model_list_is_probed_all_the_same(look, httpserver, status):
+    httpserver.expect_request("/v1/models").respond_with_json({"detail": "no"}, status=status)
+    can = look()[0].capabilities
+    assert (can.server, can.names_ids) == ("an OpenAI-compatible server", True)
+    assert can.rtt_s > 0
+
+
+@pytest.mark.parametrize("listing", [{"data": "toy"}, {"data": ["toy"]}, {"data": {"id": 1}}])
+def test_a_model_list_of_another_shape_is_one_sentence(httpserver, endpoint, tokenizer, listing):
+    httpserver.expect_request("/v1/models").respond_with_json(listing)
+    with pytest.raises(TargetError, match="has not the shape"):
+        probe(Connection(endpoint()), tokenizer)
+
+
+@pytest.mark.parametrize(("start_token", "words"), [(None, "none added"), (1, "by the server")])
+def test_whether_the_server_adds_a_start_token_is_told(
+    httpserver, endpoint, starting, start_token, words
+):
+    ToyServer(starting, takes_ids=False, start_token=start_token).mount(httpserver)
+    probed = probe(Connection(endpoint(), sleep=lambda s: None), starting)
+    assert words in answers(probed)["start token before a prompt"]
+
+
 def test_a_missing_key_is_named_before_anything_is_asked(endpoint, tokenizer, httpserver):
     with pytest.raises(ValueError, match="set LAB_KEY"):
         connect(endpoint(key_variable="LAB_KEY"), tokenizer)
@@ -204,3 +228,11 @@ def test_text_makes_every_run_approximate(look, abilities, words):
     for sampler in (FULL, GREEDY, TOP_20):
         assert can.exactness_for(sampler).kind == "approximate"
         assert words in can.exactness_for(sampler).reason
+
+
+def test_an_approximate_run_says_too_where_its_distribution_is_cut_off(look):
+    can = look(takes_ids=False)[0].capabilities
+    cut = can.exactness_for(FULL)
+    assert (cut.kind, cut.top_k) == ("approximate", 20)
+    assert "only its 20 likeliest tokens, and no top-k was asked for" in cut.reason
+    assert can.exactness_for(TOP_20).top_k is None
