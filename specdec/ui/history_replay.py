@@ -54,6 +54,11 @@ class Player:
         return len(self.view.rounds)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything of a round is shown: before that the prompt was read."""
+        return self.round > 0 or self.view.pending is not None
+
+    @property
     def is_at_end(self) -> bool:
         return self._show.is_at_end(self._frames)
 
@@ -158,7 +163,8 @@ def _draw_place(player: Player) -> None:
         if player.is_playing:
             # No slider: one that follows sends late values back, which would stop the playing.
             share = player.round / player.num_rounds
-            st.progress(share, text=f"Round {player.round} of {player.num_rounds}")
+            told = f"Round {player.round} of {player.num_rounds}"
+            st.progress(share, text=told if player.has_begun else "Reading the prompt")
             return
         st.session_state.replay_round = player.round
         st.slider(

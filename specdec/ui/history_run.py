@@ -69,7 +69,7 @@ def _draw_figures(run: Run) -> None:
         for kpi in KPIS:
             value = kpi.value(run)
             if value is not None:
-                st.metric(kpi.label, figure(kpi, value), width=190, help=kpi.meaning)
+                st.metric(kpi.label, figure(kpi, value), width=172, help=kpi.meaning)
 
 
 def _draw_without_rounds(run: Run) -> None:
