@@ -12,6 +12,7 @@ from specdec.store import RunStore
 from specdec.trace import parse_trace
 from tests.browser.conftest import LOCAL
 from tests.browser.driver import serve
+from tests.browser.test_live_page import RESAMPLED_PIXELS, poll
 from tests.runs import tiny_run
 
 HOSTILE = "<script>window.ran=1</script><img src=x onerror=window.ran=1> **b** $x$ :red[y]"
@@ -142,6 +143,27 @@ def test_a_run_leaves_as_a_file_comes_in_again_and_plays(open_history, history, 
     tab.click(".st-key-delete button")
     tab.wait_for_selector(".st-key-undo")
     assert history.store.count() == 2
+
+
+def test_a_click_on_the_tree_of_a_saved_run_tells_its_round(open_history):
+    tab = open_history()
+    click_line(tab, 1)
+    tab.wait_for_selector(".run-name:has-text('#1 ')")
+    canvas = tab.frame_locator(".st-key-final_tree iframe").locator("canvas")
+    canvas.wait_for(timeout=30_000)
+    tab.wait_for_timeout(2000)
+    places = sorted(canvas.evaluate(RESAMPLED_PIXELS))
+    canvas.scroll_into_view_if_needed()
+    told = [tab.input_value(".st-key-round input")]
+    for x, y in (places[0], places[-1]):
+        box = canvas.bounding_box()
+        tab.mouse.click(box["x"] + x + 2, box["y"] + y)
+        poll(tab, lambda: tab.input_value(".st-key-round input") not in told[1:], 5)
+        told.append(tab.input_value(".st-key-round input"))
+        tab.wait_for_timeout(1000)
+    assert told[1] != told[2]
+    tab.click(".st-key-replay_back button")
+    poll(tab, lambda: tab.input_value(".st-key-round input") == str(shown_rounds(tab)), 10)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
