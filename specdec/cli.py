@@ -21,6 +21,7 @@ from rich.text import Text
 
 from specdec import cli_files
 from specdec.cli_text import print_pieces, print_summary, printable, run_document
+from specdec.endpoints import MARK
 from specdec.engine import generate, measure_baseline
 from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError
 from specdec.models import hub
@@ -33,7 +34,9 @@ from specdec.records import (
 )
 from specdec.run import Run, RunRecorder
 from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft
+from specdec.targets.faults import Waiting
 from specdec.targets.remote import RemoteTarget
+from specdec.targets.streaming import measure_streaming, streaming_verdict
 from specdec.trace import write_trace
 
 CHECK_PROMPT = "What is the capital of France?"
@@ -81,7 +84,9 @@ def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
     )
     write.add_argument("--json", action="store_true", help="print one JSON document")
     write.add_argument(
-        "--no-baseline", action="store_true", help="do not time plain decoding for the speed-ups"
+        "--no-baseline",
+        action="store_true",
+        help="do not time plain decoding (a server's own streaming) for the speed-ups",
     )
     write.set_defaults(command=_generate)
 
@@ -150,7 +155,12 @@ def _open_pair(config: RunConfig) -> Pair:
         with _progress_bar() as progress:
             return load_model(name, backend, progress.report)
 
-    return make_pair(config, load)
+    return make_pair(config, load, _tell_waiting)
+
+
+def _tell_waiting(waiting: Waiting) -> None:
+    if waiting.begins:
+        Console(stderr=True, soft_wrap=True).print(Text(printable(str(waiting))))
 
 
 class _progress_bar:
@@ -185,7 +195,9 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
     if options.save and not Path(options.save).parent.is_dir():
         raise SettingsError(f"There is no folder {Path(options.save).parent} to save the run in.")
     pair = _open_pair(config)
-    run = _run(pair, config, prompt, None if options.json else screen, not options.no_baseline)
+    is_server = config.target.startswith(MARK)
+    with_baseline = not (options.no_baseline or is_server)  # a call per token, of limited ones
+    run = _run(pair, config, prompt, None if options.json else screen, with_baseline)
     if options.save:
         write_trace(run, Path(options.save))
     if options.json:
@@ -193,12 +205,29 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         screen.out(document, highlight=False)  # ends quietly where nobody reads on, like all of it
     else:
         print_summary(run, screen)
+        if isinstance(pair.target, RemoteTarget) and not options.no_baseline:
+            _compare_streaming(pair.target, run, screen)
     if run.summary.finish_reason is FinishReason.STOPPED:
         raise KeyboardInterrupt
     if run.summary.error:
         Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
         return 1
     return 0
+
+
+def _compare_streaming(target: RemoteTarget, run: Run, screen: Console) -> None:
+    """Have the same prompt streamed by the same server, and say which is faster."""
+    speed = run.summary.tokens_per_s
+    if speed is None or run.summary.finish_reason not in (FinishReason.STOP, FinishReason.LENGTH):
+        return
+    assert run.config is not None
+    config = run.config
+    try:
+        streaming = measure_streaming(target, run.prompt_ids, config.sampler, config.max_tokens)
+    except SpecdecError as error:
+        screen.print(Text(printable(f"Its streaming could not be timed. {error}")))
+    else:
+        screen.print(streaming_verdict(speed, streaming))
 
 
 def _run(

@@ -55,6 +55,11 @@ def print_summary(run: Run, screen: Console) -> None:
             f"rest {summary.decode_s - summary.draft_s - summary.verify_s:.2f} s; "
             f"the prompt took {summary.prefill_s:.2f} s."
         )
+        if summary.retry_s:
+            screen.print(
+                f"{summary.retry_s:.2f} s of the rest went by with failed calls to the target and "
+                "waiting for another attempt."
+            )
         if run.baseline is not None:
             baseline, speed = run.baseline, summary.tokens_per_s
             screen.print(

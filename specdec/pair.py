@@ -23,9 +23,11 @@ from specdec.errors import SettingsError
 from specdec.models import hub
 from specdec.models.base import LanguageModel
 from specdec.models.portable import PortableModel
+from specdec.models.progress import no_progress
 from specdec.models.tokenizer import Tokenizer
 from specdec.settings import TRAINED_DRAFTS, RunConfig
 from specdec.targets.base import Target
+from specdec.targets.faults import OnWait
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
 from specdec.targets.remote import RemoteTarget, open_remote
@@ -121,7 +123,8 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
     """
     endpoint = find_endpoint(name)
     if endpoint is not None:
-        remote = open_remote(endpoint)
+        report = progress or no_progress
+        remote = open_remote(endpoint, on_wait=lambda waiting: report(0, None, str(waiting)))
         return LoadedModel(None, remote.tokenizer, remote)
     folder = hub.resolve(name, progress=progress)
     backend = default_backend() if backend == "auto" else backend
@@ -137,8 +140,11 @@ def _open(folder: Path, name: str, backend: str) -> LanguageModel:
     return PortableModel.load(folder, name)
 
 
-def make_pair(config: RunConfig, load: Load = load_model) -> Pair:
+def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None = None) -> Pair:
     """Build what `config` names.
+
+    `on_wait` is told while a failed call to a server waits for its next attempt; what it raises
+    ends the wait.
 
     Raises:
         SpecdecError: a model cannot be opened or reached, or the draft does not fit the target.
@@ -153,6 +159,8 @@ def make_pair(config: RunConfig, load: Load = load_model) -> Pair:
 
     loaded = load_and_note(config.target, config.backend)
     target = loaded.target
+    if isinstance(target, RemoteTarget) and on_wait is not None:
+        target = target.watched_by(on_wait)
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
     drafter = make_drafter(config.draft, loaded, config.backend, load_and_note)

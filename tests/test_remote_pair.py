@@ -104,6 +104,25 @@ def test_an_emulated_link_may_stand_before_a_real_one(load):
     assert isinstance(make_pair(config(rtt_ms=1.0), load).target, EmulatedLink)
 
 
+def test_waits_for_a_server_are_told_while_connecting_and_while_running(load, httpserver):
+    busy = {"error": "busy"}
+    told, reports = [], []
+    httpserver.expect_oneshot_request("/v1/completions").respond_with_json(
+        busy, status=503, headers={"Retry-After": "0.2"}
+    )
+    load_model("@lab", "auto", lambda done, total, what: reports.append(what))
+    pair = make_pair(config(), load, told.append)
+    httpserver.expect_oneshot_request("/v1/completions").respond_with_json(
+        busy, status=503, headers={"Retry-After": "0.2"}
+    )
+    settings = pair.round_settings(config())
+    *_, summary = generate(pair.encode_prompt(PROMPT), pair.target, settings, max_tokens=12)
+    assert summary.retry_s >= 0.2
+    assert [waiting.begins for waiting in told] == [True]
+    for words in (reports[0], str(told[0])):
+        assert words.endswith("(HTTP 503: busy). Attempt 2 of 3 follows in 0.2 s.")
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [

@@ -46,12 +46,22 @@ class PassingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A failed attempt is about to be repeated: told about once per second of the wait."""
+    """Attempt number `attempt` failed and is about to be repeated.
+
+    Told about once per second of the wait; `begins` the first time.
+    """
 
     reason: str
     attempt: int
     max_attempts: int
     remaining_s: float
+    begins: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reason} Attempt {self.attempt + 1} of {self.max_attempts} follows in "
+            f"{self.remaining_s:.1f} s."
+        )
 
 
 OnWait = Callable[[Waiting], None]

@@ -136,7 +136,7 @@ class Connection:
                 self._wait(wait_s, str(failure.error), attempt, on_wait)
                 attempt += 1
             else:
-                return replace(reply, retry_s=asked_s - began_s)
+                return reply if attempt == 1 else replace(reply, retry_s=asked_s - began_s)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
         """Send `body` and yield (seconds since sending, data) of each server-sent event.
@@ -267,11 +267,13 @@ class Connection:
         )
 
     def _wait(self, wait_s: float, reason: str, attempt: int, on_wait: OnWait | None) -> None:
-        while wait_s > 0:
+        left_s = wait_s
+        while left_s > 0:
             if on_wait is not None:
-                on_wait(Waiting(reason, attempt, MAX_ATTEMPTS, wait_s))
-            self._sleep(min(_TICK_S, wait_s))
-            wait_s -= _TICK_S
+                begins = left_s == wait_s
+                on_wait(Waiting(reason, attempt, MAX_ATTEMPTS, left_s, begins))
+            self._sleep(min(_TICK_S, left_s))
+            left_s -= _TICK_S
 
     @property
     def _who(self) -> str:
