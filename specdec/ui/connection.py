@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.errors import SpecdecError
+from specdec.endpoints import find_endpoint
+from specdec.errors import SettingsError, SpecdecError
 from specdec.settings import RunConfig
 from specdec.targets.remote import RemoteTarget
 from specdec.targets.streaming import StreamingBaseline, measure_streaming, streaming_verdict
@@ -13,7 +14,17 @@ from specdec.ui.pump import LiveRun
 
 
 def draw_connection(config: RunConfig, live: LiveRun | None, *, moving: bool) -> None:
-    """Draw the facts of a connected server, and the button that times its own streaming."""
+    """Draw the facts of a connected server, and the button that times its own streaming.
+
+    Before that, say if the key it needs is missing.
+    """
+    try:
+        endpoint = find_endpoint(config.target)
+        if endpoint is not None:
+            endpoint.key()
+    except SettingsError as error:
+        st.sidebar.warning(words.plain(str(error)), icon=":material/key:")
+        return
     loaded = loaders.model_shelf().loaded(config.target, config.backend)
     if loaded is None or loaded.remote is None:
         return

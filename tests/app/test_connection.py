@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import streamlit as st
@@ -67,6 +68,29 @@ def test_a_server_is_connected_by_the_first_run_and_then_told_about(page, httpse
     assert "connected" in words
     assert "**Protocol**" in words
     assert "**Round trip**" in words
+
+
+def test_without_its_key_the_page_opens_and_names_the_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("TARGET_MODEL", "@cerebras")
+    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
+    monkeypatch.chdir(tmp_path)  # away from a developer's own .env
+    app = AppTest.from_file(str(ENTRY), default_timeout=30).run()
+    assert not app.exception
+    (warning,) = app.sidebar.warning
+    assert "set CEREBRAS_API_KEY in .env" in warning.value.replace("\\", "")
+    monkeypatch.setenv("CEREBRAS_API_KEY", "csk-1")
+    assert not app.run().sidebar.warning
+
+
+def test_where_streaming_is_faster_the_page_says_so(page, httpserver):
+    run(page)
+    httpserver.clear()
+    chunk = {"choices": [{"text": "the"}], "usage": {"completion_tokens": 10**6}}
+    httpserver.expect_request("/v1/completions").respond_with_data(
+        "data: " + json.dumps(chunk) + "\n\n", content_type="text/event-stream"
+    )
+    page.button(key="time_streaming").click().run()
+    assert re.search("Streaming from this server is .* times as fast as speculation", said(page))
 
 
 def test_its_own_streaming_is_timed_when_asked_and_compared(page, httpserver):
