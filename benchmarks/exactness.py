@@ -3,8 +3,8 @@
     python -m benchmarks.exactness [--tokens 32] [--drafts smollm2-draft layer-skip ngram …]
 
 Prints its progress, a table (how many prompts agree, by drafter and K) and one JSON document, and
-exits with status 1 if any token differs anywhere. Some 25 minutes on two idle cores; the time is
-that of --tokens.
+exits with status 1 if any token differs anywhere. It takes an hour or two; the time grows with
+--tokens.
 """
 
 from __future__ import annotations

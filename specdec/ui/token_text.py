@@ -144,7 +144,8 @@ STYLE = f"""<style>
   unicode-bidi: plaintext; font-size: 0.85rem; line-height: 1.3; text-decoration: none;
   pointer-events: none}}
 .st-key-answer:has(.tk:hover) .tk:focus-within:not(:hover)::after {{display: none}}
-.st-key-answer_hint {{position: absolute; left: 1rem; right: 1rem; bottom: 0; height: 7rem}}
+.st-key-answer_hint {{position: absolute; left: 1rem; right: 1rem; bottom: 0; height: 7rem;
+  width: auto}}
 .st-key-answer:has(.tk:hover, .tk:focus-within) .st-key-answer_hint {{opacity: 0}}
 .st-key-live_tree, .st-key-final_tree {{overflow-x: auto}}
 .st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: 620px}}
