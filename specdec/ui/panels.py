@@ -68,6 +68,8 @@ def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
     st.markdown(f":{color}-badge[{word}] :small[{words.plain(' · '.join(details))}]")
     if live.error:
         st.error(words.plain(live.error), icon=":material/error:")
+    if live.waiting and not live.phase.is_over:
+        st.warning(words.plain(live.waiting), icon=":material/hourglass_top:")
     if live.notice:
         st.warning(words.plain(live.notice), icon=":material/info:")
 

@@ -26,6 +26,7 @@ from specdec.records import Drafted, Event, FinishReason, RoundResult, RunSummar
 from specdec.run import Run, RunRecorder
 from specdec.sampling import Sampler
 from specdec.settings import RunConfig
+from specdec.targets.faults import Waiting
 from specdec.ui.recording import Recording
 from specdec.ui.shelf import Arrival, ModelShelf
 
@@ -64,7 +65,8 @@ class LiveRun:
     """One press of Generate: loading, the baseline, the run, and plain decoding for a race.
 
     `recording` and `plain` grow while it goes on; `run` is there when the run itself is over;
-    `error` says what went wrong, `notice` what should be known besides.
+    `error` says what went wrong, `notice` what should be known besides, `waiting` why a server is
+    about to be asked again.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class LiveRun:
         self.run: Run | None = None
         self.error: str | None = None
         self.notice: str | None = None
+        self.waiting: str | None = None
         self._shelf = shelf
         self._baselines = baselines
         self._save = save
@@ -221,9 +224,14 @@ class LiveRun:
             self._waiting_for = None
 
     def _prepare(self) -> None:
-        self.pair = pair = make_pair(self.config, self._load)
+        self.pair = pair = make_pair(self.config, self._load, self._wait)
         self._prompt_ids = pair.encode_prompt(self.prompt)
         self._settings = pair.round_settings(self.config)
+
+    def _wait(self, waiting: Waiting) -> None:
+        """Show that a server is asked again, and when; a stop ends the wait."""
+        self.waiting = str(waiting)
+        self._leave_if_stopped()
 
     def _measure_baseline(self) -> None:
         """Time plain decoding over the same link, unless this session has done so before.
@@ -330,6 +338,7 @@ class LiveRun:
         """Take every event, and close the generator whatever happens."""
         with closing(events):
             for event in events:
+                self.waiting = None
                 take(event)
                 if not isinstance(event, RunSummary):
                     self._leave_if_stopped()

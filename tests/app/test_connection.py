@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 import streamlit as st
@@ -13,6 +14,7 @@ from specdec.models.tokenizer import Tokenizer
 from specdec.pair import load_model
 from specdec.records import FinishReason
 from specdec.ui import loaders
+from specdec.ui.pump import Phase
 from specdec.ui.shelf import ModelShelf
 from tests.app.conftest import ENTRY
 from tests.models.tiny import write_tiny_tokenizer
@@ -80,6 +82,25 @@ def test_without_its_key_the_page_opens_and_names_the_variable(monkeypatch, tmp_
     assert "set CEREBRAS_API_KEY in .env" in warning.value.replace("\\", "")
     monkeypatch.setenv("CEREBRAS_API_KEY", "csk-1")
     assert not app.run().sidebar.warning
+
+
+def test_a_wait_in_mid_run_is_shown_and_a_stop_ends_it(page, httpserver):
+    run(page)  # connects
+    httpserver.clear()
+    httpserver.expect_request("/v1/completions").respond_with_json(
+        {"error": "too many requests"}, status=429, headers={"Retry-After": "50"}
+    )
+    page.button(key="generate").click().run()
+    live = page.session_state.live
+    for _ in range(100):
+        if live.waiting:
+            break
+        time.sleep(0.05)
+    warning = page.run().warning[0].value.replace("\\", "")
+    assert "(HTTP 429: too many requests). Attempt 2 of 3 follows in" in warning
+    live.stop()
+    live.join(5)
+    assert live.phase is Phase.STOPPED
 
 
 def test_where_streaming_is_faster_the_page_says_so(page, httpserver):
