@@ -1,6 +1,6 @@
 """What the live page costs the run, itself and the eye.
 
-    python -m benchmarks.live_page [--repeats 3] [--tokens 96] [--skip-weights]
+    python -m benchmarks.live_page [--repeats 3] [--tokens 256] [--skip-weights]
 
 With SmolLM2: tokens per second of the same seeded run headless and on the page, taken in turn, with
 the browser on the same cores, over the emulated link of 50 ms and without one; and the time from
@@ -243,7 +243,7 @@ def _layout_shift(shifts: list[tuple[float, float]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the live page costs.")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--skip-weights", action="store_true")
     options = parser.parse_args()
     found: dict[str, Any] = {"environment": describe_environment(), "update": browse()}

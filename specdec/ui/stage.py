@@ -16,6 +16,8 @@ from specdec.ui.pump import LiveRun, Phase
 from specdec.ui.run_view import RunView
 
 REDRAW_EVERY_S = 0.3
+REDRAW_LIVE_EVERY_S = 0.5
+"""While the models run, the browser's share of two cores is what the run goes without."""
 
 
 def is_moving(live: LiveRun) -> bool:
@@ -32,7 +34,8 @@ def draw(*, moving: bool) -> None:
     if live is None:
         panels.draw_welcome()
         return
-    every_s = REDRAW_EVERY_S if moving else None
+    pace_s = REDRAW_EVERY_S if controls.chosen_speed() else REDRAW_LIVE_EVERY_S
+    every_s = pace_s if moving else None
     st.fragment(_draw_run, run_every=every_s)(final=not moving)
 
 
