@@ -33,13 +33,13 @@ FRAME_WIDTH = 860
 FRAMES_S = 14.0
 
 
-def keep(page: Page, name: str, *, whole: bool = False) -> None:
-    """Write a picture of the window, or of the page to its end."""
+def keep(page: Page, name: str, *, whole: bool = False, settled_ms: float = SETTLED_MS) -> None:
+    """Write a picture of the window, or of the page to its end, once it has `settled_ms`."""
     if whole:
         size = page.viewport_size
         height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         page.set_viewport_size({"width": size["width"], "height": height + 20})
-    page.wait_for_timeout(SETTLED_MS)
+    page.wait_for_timeout(settled_ms)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.save(HERE / f"{name}.webp", lossless=True, quality=90, method=6)
     if whole:
@@ -71,8 +71,7 @@ def running(page: Page, theme: str) -> None:
     generate(page)
     page.wait_for_selector(".tk.accepted", timeout=120_000)
     page.wait_for_selector(".tk.pending", timeout=60_000)
-    page.wait_for_timeout(500)
-    keep(page, f"verifying-{theme}")
+    keep(page, f"verifying-{theme}", settled_ms=300)
     page.click(RUNNING)
     page.wait_for_selector(OVER, timeout=60_000)
     keep(page, f"stopped-{theme}")
