@@ -48,8 +48,7 @@ def start(config: RunConfig) -> None:
     loaders.this_tab().hold(live)
     st.session_state.live = live.start()
     st.session_state.show = None
-    for choice in ("round", "clicked", "stretch", "wanted_tab"):
-        st.session_state.pop(choice, None)
+    st.session_state.pop("wanted_tab", None)
 
 
 def stop() -> None:

@@ -256,10 +256,10 @@ def draw_welcome() -> None:
         f"{signs[TokenStatus.RESAMPLED]} after a rejection or {signs[TokenStatus.BONUS]} after a "
         "fully accepted draft. Then the next round begins.",
     }
-    for column, (title, words_) in zip(st.columns(3), steps.items(), strict=True):
+    for column, (title, explanation) in zip(st.columns(3), steps.items(), strict=True):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{title}**")
-            st.markdown(words_)
+            st.markdown(explanation)
     st.caption(
         "The text follows the target's distribution exactly, whatever the draft proposes; only the "
         "time it takes changes. Everything on this page is measured on a real model while it runs, "

@@ -59,7 +59,7 @@ def _draw_run(*, final: bool) -> None:
     link = words.link_kind(live)
     if final:
         if live.run is not None:
-            study.draw_tree(live.run, str(id(live)))
+            study.draw_tree(live.run, live.run.started_at)
     elif live.phase is Phase.LOADING:
         panels.draw_arrival(live)
     else:
@@ -79,7 +79,7 @@ def _draw_run(*, final: bool) -> None:
     panels.draw_speed(view, live.baseline, link=link)
     panels.draw_acceptance(view)
     if final and live.run is not None:
-        study.draw(live.run, str(id(live)), link=link, live=live)
+        study.draw(live.run, live.run.started_at, link=link, live=live)
 
 
 def _draw_baseline(live: LiveRun, link: str) -> None:
