@@ -252,6 +252,22 @@ def test_a_sample_always_has_positive_probability(weights: list[float], uniform:
     assert probs[sample(probs, ScriptedRandom([uniform]))] > 0
 
 
+@given(
+    size=strategies.integers(1, 1500),
+    share=strategies.sampled_from([0.002, 0.1, 1.0]),
+    seed=strategies.integers(0, 2**32),
+)
+def test_a_sample_is_where_the_cumulative_mass_passes_the_uniform(
+    size: int, share: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(1, 9, size) * (rng.random(size) < share)  # exact sums, whole gaps
+    assume(weights.sum() > 0)
+    uniform = rng.random()
+    passed = np.cumsum(weights) > uniform * weights.sum()
+    assert sample(weights.astype(np.float32), ScriptedRandom([uniform])) == passed.argmax()
+
+
 logit_vectors = strategies.lists(strategies.floats(-30, 30, width=32), min_size=2, max_size=30).map(
     lambda values: np.array(values, np.float32)
 )
