@@ -29,9 +29,10 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 from specdec.environment import describe_environment
+from specdec.ui.presets import EXAMPLE_PROMPTS
 from tests.browser.driver import CHROMIUM, FLAGS, ROOT, serve
 
-PROMPT = "What is the capital of France? Then explain why the sky is blue."
+PROMPT = EXAMPLE_PROMPTS["Explain"]  # what stands in the prompt box
 LINKS = {"edge to cloud (50 ms)": 50.0, "this machine (0 ms)": 0.0}
 AT_ROUNDS = (10, 100, 300)
 SPREAD = 24
@@ -109,23 +110,26 @@ def wait_until_over(page: Page) -> None:
 # With weights: what the page costs the run
 
 
-def headless_tokens_per_s(rtt_ms: float, num_tokens: int) -> float:
+def headless_summary(rtt_ms: float, num_tokens: int) -> dict[str, Any]:
     command = [
         *(sys.executable, "-m", "specdec", "generate", PROMPT, "--json", "--seed", "1"),
         *("--max-tokens", str(num_tokens), "--rtt-ms", str(rtt_ms), "--k", "4"),
     ]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    speed: float = json.loads(answer.stdout)["summary"]["tokens_per_s"]
-    return speed
+    summary: dict[str, Any] = json.loads(answer.stdout)["summary"]
+    return summary
 
 
-def page_tokens_per_s(server: Server, link: str, num_tokens: int) -> float:
+def page_summary(server: Server, link: str, num_tokens: int) -> dict[str, Any]:
     before = len(server.summaries())
     query = {"link": link, "max_tokens": str(num_tokens), "seed": "1", "k": "4"}
     with open_page(server, **query) as page:
         generate(page)
         wait_until_over(page)
-    summary = server.summaries()[before]
+    return server.summaries()[before]
+
+
+def tokens_per_s(summary: dict[str, Any]) -> float:
     speed: float = summary["num_tokens"] / (summary["wall_s"] - summary["prefill_s"])
     return speed
 
@@ -137,8 +141,13 @@ def compare_with_headless(repeats: int, num_tokens: int) -> dict[str, Any]:
         for link, rtt_ms in LINKS.items():
             headless, page = [], []
             for _ in range(repeats):
-                headless.append(headless_tokens_per_s(rtt_ms, num_tokens))
-                page.append(page_tokens_per_s(server, link, num_tokens))
+                alone = headless_summary(rtt_ms, num_tokens)
+                shown = page_summary(server, link, num_tokens)
+                same = ("num_spec_steps", "num_draft_tokens", "num_accepted_draft_tokens")
+                if any(alone[name] != shown[name] for name in same):
+                    raise RuntimeError("The page made another run than the command line.")
+                headless.append(tokens_per_s(alone))
+                page.append(tokens_per_s(shown))
             found[link] = {
                 "headless_tokens_per_s": headless,
                 "page_tokens_per_s": page,

@@ -19,7 +19,7 @@ def describe_environment() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processor": _processor(),
-        "num_cpus": str(_num_cpus()),
+        "num_cpus": str(num_cpus()),
         "python": platform.python_version(),
     }
     for package in _PACKAGES:
@@ -49,7 +49,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _num_cpus() -> int:
+def num_cpus() -> int:
     """Count the processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

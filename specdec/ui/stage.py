@@ -10,14 +10,25 @@ import time
 
 import streamlit as st
 
+from specdec.environment import num_cpus
 from specdec.ui import controls, panels, study, words
 from specdec.ui.history_files import draw_downloads
 from specdec.ui.pump import LiveRun, Phase
 from specdec.ui.run_view import RunView
 
 REDRAW_EVERY_S = 0.3
-REDRAW_LIVE_EVERY_S = 0.5
-"""While the models run, the browser's share of two cores is what the run goes without."""
+REDRAW_COST_S = 0.2
+"""What a browser without a graphics card computes per redraw, in seconds of one core, measured."""
+REDRAW_SHARE = 0.08
+"""How much of this machine the page may take from the models while it shows a run as it happens."""
+
+
+def live_pace_s(num_cpus: int) -> float:
+    """Return the seconds between two redraws of a run that is shown as it happens.
+
+    What the browser computes, models on the same cores go without, and so would the figures.
+    """
+    return max(REDRAW_EVERY_S, REDRAW_COST_S / (REDRAW_SHARE * num_cpus))
 
 
 def is_moving(live: LiveRun) -> bool:
@@ -34,7 +45,7 @@ def draw(*, moving: bool) -> None:
     if live is None:
         panels.draw_welcome()
         return
-    pace_s = REDRAW_EVERY_S if controls.chosen_speed() else REDRAW_LIVE_EVERY_S
+    pace_s = REDRAW_EVERY_S if controls.chosen_speed() else live_pace_s(num_cpus())
     every_s = pace_s if moving else None
     st.fragment(_draw_run, run_every=every_s)(final=not moving)
 

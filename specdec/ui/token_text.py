@@ -3,7 +3,8 @@
 Everything a model wrote is escaped here, in one function, and the result goes to `st.html`, which
 runs no script; nowhere does model text meet Markdown. Finished chunks never change again, so each
 update costs the same at token 1,000 as at token 10. Each token is a radio button in disguise:
-one stop for the Tab key, then arrow keys from token to token, without a line of JavaScript.
+one stop for the Tab key, then arrow keys from token to token, without a line of JavaScript. The
+buttons float at no size: they break no word and, unlike positioned ones, cost no layer each.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ STYLE = f"""<style>
   white-space: pre-wrap; unicode-bidi: plaintext; overflow-wrap: anywhere; line-height: 1.8}}
 .st-key-answer_flow div, .st-key-race_0_flow div, .st-key-race_1_flow div {{display: inline}}
 .tk {{text-underline-offset: 3px; border-radius: 3px; cursor: default; display: inline}}
-.tk input {{position: absolute; opacity: 0; width: 1px; height: 1px; margin: 0;
+.tk input {{float: left; appearance: none; width: 0; height: 0; margin: 0; border: 0; outline: none;
   pointer-events: none}}
 .tk:hover, .tk:focus-within {{outline: 2px solid currentColor}}
 .tk.mark {{border: 1px solid {LOOKS[TokenStatus.DISCARDED].color}; font-size: 0.75em;

@@ -1,0 +1,18 @@
+"""How often a run is redrawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from specdec.ui.stage import REDRAW_COST_S, REDRAW_EVERY_S, REDRAW_SHARE, live_pace_s
+
+
+@pytest.mark.parametrize("num_cpus", [1, 2, 4, 8, 64])
+def test_redraws_take_their_share_of_the_machine_at_most(num_cpus: int) -> None:
+    pace_s = live_pace_s(num_cpus)
+    assert pace_s >= REDRAW_EVERY_S
+    assert REDRAW_COST_S / (pace_s * num_cpus) <= REDRAW_SHARE * (1 + 1e-9)
+
+
+def test_a_large_machine_is_redrawn_as_often_as_the_eye_wants() -> None:
+    assert live_pace_s(16) == REDRAW_EVERY_S
