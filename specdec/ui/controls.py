@@ -44,6 +44,7 @@ def start(config: RunConfig) -> None:
         baselines=loaders.baselines(),
         save=save_run,
         race=bool(st.session_state.get("race")),
+        is_shown=True,
     )
     loaders.this_tab().hold(live)
     st.session_state.live = live.start()

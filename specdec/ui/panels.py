@@ -17,6 +17,7 @@ from specdec.ui.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, p
 from specdec.ui.palette import LOOKS
 from specdec.ui.pump import LiveRun, Phase
 from specdec.ui.run_view import RunView
+from specdec.ui.shelf import Arrival
 from specdec.ui.token_text import STYLE
 from specdec.ui.token_tree import Picture, live_picture
 
@@ -74,12 +75,10 @@ def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
         st.warning(words.plain(live.notice), icon=":material/info:")
 
 
-def draw_arrival(live: LiveRun) -> None:
+def draw_arrival(arrival: Arrival) -> None:
     """Say, where the tree will be, how far the weights are."""
     with _tree_box():
-        arrival = live.arrival
-        if arrival is not None:
-            st.progress(arrival.fraction or 0.0, text=words.plain(arrival.what))
+        st.progress(arrival.fraction or 0.0, text=words.plain(arrival.what))
 
 
 def _tree_box() -> DeltaGenerator:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, MutableMapping
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing
@@ -38,6 +39,10 @@ Baselines = MutableMapping[BaselineKey, Baseline]
 """What was measured in this session, by target, backend, round trip and jitter."""
 
 _POLL_S = 0.05
+PAGE_SETTLES_S = 1.5
+"""How long a browser is busy with tree and charts that are new to it."""
+PAGE_WAIT_S = 3.0
+"""After which a run begins all the same: nobody may be looking at its tab."""
 
 
 class Phase(StrEnum):
@@ -78,6 +83,7 @@ class LiveRun:
         baselines: Baselines,
         save: Save,
         race: bool = False,
+        is_shown: bool = False,
     ) -> None:
         """Prepare a run; `start` begins it.
 
@@ -88,6 +94,7 @@ class LiveRun:
             baselines: measured in this session; read, and added to.
             save: takes the run when it is over, however it ended.
             race: whether plain decoding runs afterwards, by itself, for comparison.
+            is_shown: whether a page shows it, which must stand before anything is measured.
         """
         self.config = config
         self.prompt = prompt
@@ -105,6 +112,10 @@ class LiveRun:
         self._baselines = baselines
         self._save = save
         self._stopped = threading.Event()
+        self._page_stands = threading.Event()
+        self._page_seen_at_s: float | None = None
+        if not is_shown:
+            self._page_stands.set()
         self._phase = Phase.LOADING
         self._waiting_for: str | None = None
         self._settings: RoundSettings | None = None
@@ -119,6 +130,17 @@ class LiveRun:
     def stop(self) -> None:
         """Ask the run to end after the event it is at; returns at once."""
         self._stopped.set()
+
+    def page_drawn(self, now_s: float) -> None:
+        """Take note that the page was drawn at `now_s` (monotonic), because the browser asked.
+
+        The first picture is work for the browser, on the cores that the models need; a picture
+        asked for some time later says that it is done.
+        """
+        if self._page_seen_at_s is None:
+            self._page_seen_at_s = now_s
+        elif now_s - self._page_seen_at_s >= PAGE_SETTLES_S:
+            self._page_stands.set()
 
     def decode_plainly(self) -> None:
         """Run plain decoding of the same target, now that the run is over, for comparison."""
@@ -186,6 +208,7 @@ class LiveRun:
     def _work(self) -> None:
         try:
             self._prepare()
+            self._await_page()
             self._measure_baseline()
             self._speculate()
         except _StopError:
@@ -227,6 +250,12 @@ class LiveRun:
         self.pair = pair = make_pair(self.config, self._load, self._wait)
         self._prompt_ids = pair.encode_prompt(self.prompt)
         self._settings = pair.round_settings(self.config)
+
+    def _await_page(self) -> None:
+        """Let the browser finish building the page, whose work would be in the figures."""
+        end_s = time.monotonic() + PAGE_WAIT_S
+        while not self._page_stands.wait(_POLL_S) and time.monotonic() < end_s:
+            self._leave_if_stopped()
 
     def _wait(self, waiting: Waiting) -> None:
         """Show that a server is asked again, and when; a stop ends the wait."""

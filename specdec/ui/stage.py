@@ -13,14 +13,17 @@ import streamlit as st
 from specdec.environment import num_cpus
 from specdec.ui import controls, panels, study, words
 from specdec.ui.history_files import draw_downloads
-from specdec.ui.pump import LiveRun, Phase
+from specdec.ui.pump import LiveRun
 from specdec.ui.run_view import RunView
 
 REDRAW_EVERY_S = 0.3
 REDRAW_COST_S = 0.2
 """What a browser without a graphics card computes per redraw, in seconds of one core, measured."""
-REDRAW_SHARE = 0.08
-"""How much of this machine the page may take from the models while it shows a run as it happens."""
+REDRAW_SHARE = 0.2
+"""How much of this machine the page may take from the models while it shows a run as it happens.
+
+Slower than that gains little: a browser that has slept longer takes longer for its next picture.
+"""
 
 
 def live_pace_s(num_cpus: int) -> float:
@@ -71,10 +74,11 @@ def _draw_run(*, final: bool) -> None:
     if final:
         if live.run is not None:
             study.draw_tree(live.run, live.run.started_at)
-    elif live.phase is Phase.LOADING:
-        panels.draw_arrival(live)
+    elif (arrival := live.arrival) is not None:
+        panels.draw_arrival(arrival)
     else:
         panels.draw_live_tree(view, live.config.num_draft_tokens)
+        live.page_drawn(time.monotonic())
     left, right = st.columns([3, 2])
     with left:
         panels.draw_text(view)

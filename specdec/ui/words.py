@@ -31,7 +31,7 @@ def state_word(live: LiveRun) -> tuple[str, str]:
     """Return the colour and the name of what a run is doing."""
     match live.phase:
         case Phase.LOADING:
-            return "gray", "Opening the models"
+            return "gray", "Getting ready"
         case Phase.BASELINE:
             return "violet", "Measuring the baseline"
         case Phase.READING:

@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from specdec.ui import loaders
+from specdec.ui import loaders, pump
 from tests.ui.toys import SkippingToy, toy_shelf
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
@@ -19,6 +19,11 @@ ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
 def own_main_module(monkeypatch):
     """AppTest makes the script `__main__`; left there, every process started later would run it."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture(autouse=True)
+def no_browser_to_wait_for(monkeypatch):
+    monkeypatch.setattr(pump, "PAGE_WAIT_S", 0.0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from specdec.errors import StoreError
 from specdec.records import FinishReason, RoundResult
 from specdec.sampling import Sampler
 from specdec.settings import RunConfig
+from specdec.ui import pump
 from specdec.ui.pump import LiveRun, Phase
 from tests.ui.toys import SkippingToy, finished, toy_shelf, wait_for
 
@@ -44,6 +45,29 @@ def test_a_run_that_ends_by_itself_is_handed_over_whole(begin):
     assert live.run.summary.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
     texts = [piece for frame in live.recording.frames for piece in frame.pieces]
     assert "".join(texts) == live.run.text
+
+
+def test_nothing_is_measured_before_the_page_that_shows_it_stands(begin):
+    live = begin(is_shown=True)
+    wait_for(lambda: live.pair is not None)
+    live.page_drawn(10.0)
+    live.page_drawn(10.0 + 0.5 * pump.PAGE_SETTLES_S)  # another widget, in the meantime
+    live.join(0.2)
+    assert (live.phase, live.baseline) == (Phase.LOADING, None)
+    live.page_drawn(10.0 + pump.PAGE_SETTLES_S)
+    assert finished(live).phase is Phase.FINISHED
+
+
+def test_a_page_that_nobody_looks_at_is_not_waited_for_for_ever(begin, monkeypatch):
+    monkeypatch.setattr(pump, "PAGE_WAIT_S", 0.2)
+    assert finished(begin(is_shown=True)).phase is Phase.FINISHED
+
+
+def test_a_stop_ends_the_wait_for_the_page(begin):
+    live = begin(is_shown=True)
+    live.stop()
+    live.join(1.0)
+    assert (live.phase, live.is_alive, live.saved) == (Phase.STOPPED, False, [])
 
 
 def test_the_baseline_is_measured_once_for_a_target_and_a_link(begin):
