@@ -79,7 +79,8 @@ def gauge_data(rate: float | None, num_rounds: int) -> Data:
     share = 0.0 if rate is None else rate
     color = PREDICTED_COLOR if rate is None else gauge_color(share)
     text = "–" if rate is None else f"{share:.0%}".replace("%", " %")
-    caption = f"of the last {num_rounds} rounds" if num_rounds else "nothing drafted yet"
+    last = f"last {num_rounds} rounds" if num_rounds > 1 else "first round"
+    caption = f"of the {last}" if num_rounds else "nothing drafted yet"
     return pd.DataFrame(
         {
             "slot": [0, 1],
@@ -101,8 +102,9 @@ def speedup_spec() -> Spec:
         color=alt.condition("datum.speedup >= 1", alt.value(GREEN), alt.value(RED)),
     )
     ends = base.mark_point(opacity=0).encode(y=rows, x="end:Q")
-    texts = base.mark_text(align="left", dx=5, fontWeight="bold", color="#808495").encode(
-        y=rows, x="speedup:Q", text="text:N"
+    # At the end of the axis: beside its bar, a figure near 1 would lie on the dashed line.
+    texts = base.mark_text(align="right", fontWeight="bold", color="#808495").encode(
+        y=rows, x="end:Q", text="text:N"
     )
     even = base.mark_rule(strokeDash=[4, 4], color="#808495").encode(x=alt.datum(1))
     return bare_spec(bars + ends + texts + even)
@@ -124,9 +126,15 @@ def speedup_data(tokens_per_s: float | None, baseline: Baseline | None, has_link
     )
 
 
+_SPEED_COLUMNS = [
+    *("round", "tokens_per_s", "end", "changed", "opacity"),
+    *("baseline", "above", "below"),
+]
+
+
 @cache
 def speed_spec() -> Spec:
-    base = empty_chart("round", "tokens_per_s", "baseline", "name", "end", "changed", "opacity")
+    base = empty_chart(*_SPEED_COLUMNS)
     x = alt.X("round:Q").title("round").axis(tickMinStep=1, grid=False)
     y = alt.Y("tokens_per_s:Q").title("tokens per second").scale(nice=False, zero=True)
     line = base.mark_line(strokeWidth=2.5, color=GREEN).encode(x=x, y=y)
@@ -134,13 +142,17 @@ def speed_spec() -> Spec:
     rules = base.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color="#808495").encode(
         y="baseline:Q"
     )
-    named = base.mark_text(align="left", dy=-7, dx=4, color="#808495").encode(
-        y="baseline:Q", x=alt.value(0), text="name:N"
-    )
+    # Above the upper baseline and below the lower one: the line is mostly between them.
+    named = [
+        base.mark_text(align="right", dy=dy, dx=-4, color="#808495").encode(
+            y="baseline:Q", x=alt.value("width"), text=f"{name}:N"
+        )
+        for name, dy in (("above", -7), ("below", 9))
+    ]
     changes = base.mark_rule(strokeDash=[2, 2], color=DRAFT_COLOR).encode(
         x="changed:Q", opacity=alt.Opacity("opacity:Q").scale(None)
     )
-    return bare_spec(line + ends + rules + named + changes)
+    return bare_spec(alt.layer(line, ends, rules, *named, changes))
 
 
 def speed_data(
@@ -156,19 +168,18 @@ def speed_data(
     ]
     levels = [row["tokens_per_s"] or 0.0 for row in rows]
     if baseline:
-        name = "one call per token, same link" if has_link else "plain decoding"
-        rows.append({"baseline": baseline.tokens_per_s, "name": name})
+        here, away = ("", "one call per token, same link") if has_link else ("plain decoding", "")
+        rows.append({"baseline": baseline.tokens_per_s, "above": here, "below": away})
         levels.append(baseline.tokens_per_s)
         if has_link:
             alone = baseline.tokens_per_s_without_link
-            rows.append({"baseline": alone, "name": "target alone, no link"})
+            rows.append({"baseline": alone, "above": "target alone, no link", "below": ""})
             levels.append(alone)
     rows += [{"changed": number + 1, "opacity": 1} for number in changed]
     rows.append({"changed": 1, "opacity": 0})  # Vega warns of a field that is never set
     last = points[-1].round + 1 if points else 1
     rows.append({"round": max(10, round_up(last)), "end": round_up(1.1 * max([1.0, *levels]))})
-    columns = ["round", "tokens_per_s", "baseline", "name", "end", "changed", "opacity"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=_SPEED_COLUMNS)
 
 
 def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:

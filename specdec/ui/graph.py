@@ -96,6 +96,8 @@ def _vis_node(node: TreeNode, top: int, ink: Ink, clickable: bool) -> dict[str, 
         "opacity": round(node.opacity, 2),
         "color": _colors(color, hollow),
         "borderWidth": 2,
+        # Said of every node: what an update leaves out stays as it was.
+        "shapeProperties": {"borderDashes": [4, 4] if hollow else False},
         "font": {
             "color": ink.text,
             "size": _FONT_UNITS,
@@ -104,8 +106,6 @@ def _vis_node(node: TreeNode, top: int, ink: Ink, clickable: bool) -> dict[str, 
             "strokeColor": ink.paper,
         },
     }
-    if node.status in (TokenStatus.DISCARDED, TokenStatus.PENDING):
-        vis["shapeProperties"] = {"borderDashes": [4, 4]}
     if clickable:
         vis |= {"group": node.id, "div": {"innerHTML": ""}}
     else:

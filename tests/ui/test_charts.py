@@ -83,7 +83,13 @@ def test_the_speed_curve_keeps_its_last_point_and_marks_changes(view):
     baseline = Baseline(num_tokens=10, decode_s=2.0, link_s=1.0)
     data = charts.speed_data(view.points, baseline, True, [2])
     assert data["round"].dropna().max() >= len(view.rounds)
-    assert list(data["baseline"].dropna()) == [5.0, 10.0]
+    named = data.dropna(subset="baseline")
+    assert list(named["baseline"]) == [5.0, 10.0]
+    # A missing text would be drawn as "null".
+    assert list(named["above"] + named["below"]) == [
+        "one call per token, same link",
+        "target alone, no link",
+    ]
     assert list(data[data["opacity"] == 1]["changed"]) == [3]
 
 

@@ -47,6 +47,18 @@ def test_the_options_of_the_live_tree_never_change(rounds):
     assert len(options) == 1
 
 
+def test_a_node_that_is_updated_loses_the_dashes_it_had_while_pending(rounds):
+    vis = json.loads(graph_data(wrapped_picture(rounds, str, range(len(rounds))), INKS["dark"]))[
+        "nodes"
+    ]
+    dashes = {
+        node["shapeProperties"]["borderDashes"] is not False
+        for node in vis
+        if not node["id"].startswith("corner")
+    }
+    assert dashes == {True, False}  # said of each: what vis-network is not told, it keeps
+
+
 def test_edges_join_what_is_drawn_and_rejections_are_dashed(rounds):
     picture = wrapped_picture(rounds, str, range(len(rounds)))
     data = json.loads(graph_data(picture, INKS["light"]))
