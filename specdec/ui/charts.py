@@ -168,8 +168,8 @@ def speed_data(
     ]
     levels = [row["tokens_per_s"] or 0.0 for row in rows]
     if baseline:
-        here, away = ("", "one call per token, same link") if has_link else ("plain decoding", "")
-        rows.append({"baseline": baseline.tokens_per_s, "above": here, "below": away})
+        above, below = ("", "one call per token, same link") if has_link else ("plain decoding", "")
+        rows.append({"baseline": baseline.tokens_per_s, "above": above, "below": below})
         levels.append(baseline.tokens_per_s)
         if has_link:
             alone = baseline.tokens_per_s_without_link

@@ -134,9 +134,12 @@ class LiveRun:
     def page_drawn(self, now_s: float) -> None:
         """Take note that the page was drawn at `now_s` (monotonic), because the browser asked.
 
-        The first picture is work for the browser, on the cores that the models need; a picture
-        asked for some time later says that it is done.
+        The first picture with a tree is work for the browser, on the cores that the models need; a
+        picture asked for some time later says that it is done. While weights arrive, their progress
+        stands where the tree will be.
         """
+        if self.pair is None:
+            return
         if self._page_seen_at_s is None:
             self._page_seen_at_s = now_s
         elif now_s - self._page_seen_at_s >= PAGE_SETTLES_S:

@@ -38,6 +38,18 @@ def begin(tmp_path):
     return start
 
 
+@pytest.fixture
+def slow_shelf(tmp_path):
+    """Return a shelf whose weights are a quarter here, and the event that brings the rest."""
+    shelf = toy_shelf(tmp_path)
+    arrived = threading.Event()
+    load = shelf._load
+    shelf._load = lambda *key, progress: (
+        (progress(1, 4, "fetching"), arrived.wait(20)) and load(*key, progress=progress)
+    )
+    return shelf, arrived
+
+
 def test_a_run_that_ends_by_itself_is_handed_over_whole(begin):
     live = finished(begin())
     assert live.phase is Phase.FINISHED
@@ -50,12 +62,25 @@ def test_a_run_that_ends_by_itself_is_handed_over_whole(begin):
 def test_nothing_is_measured_before_the_page_that_shows_it_stands(begin):
     live = begin(is_shown=True)
     wait_for(lambda: live.pair is not None)
-    live.page_drawn(10.0)
+    live.page_drawn(10.0)  # the tree stands from here on
     live.page_drawn(10.0 + 0.5 * pump.PAGE_SETTLES_S)  # another widget, in the meantime
     live.join(0.2)
     assert (live.phase, live.baseline) == (Phase.LOADING, None)
     live.page_drawn(10.0 + pump.PAGE_SETTLES_S)
     assert finished(live).phase is Phase.FINISHED
+
+
+def test_progress_of_weights_is_not_yet_the_page(slow_shelf, begin):
+    shelf, arrived = slow_shelf
+    live = begin(shelf=shelf, is_shown=True)
+    wait_for(lambda: live.arrival is not None)
+    live.page_drawn(0.0)
+    arrived.set()
+    wait_for(lambda: live.pair is not None)
+    live.page_drawn(100.0)
+    live.join(0.2)
+    assert live.phase is Phase.LOADING
+    live.stop()
 
 
 def test_a_page_that_nobody_looks_at_is_not_waited_for_for_ever(begin, monkeypatch):
@@ -99,13 +124,8 @@ def test_stop_ends_a_run_within_a_round_and_keeps_what_there_is(begin, tmp_path)
     assert live.run.rounds == tuple(f.event for f in frames if isinstance(f.event, RoundResult))
 
 
-def test_stop_takes_effect_while_the_weights_are_on_their_way(begin, tmp_path):
-    shelf = toy_shelf(tmp_path)
-    arrived = threading.Event()
-    load = shelf._load
-    shelf._load = lambda *key, progress: (
-        (progress(1, 4, "fetching"), arrived.wait(20)) and load(*key, progress=progress)
-    )
+def test_stop_takes_effect_while_the_weights_are_on_their_way(begin, slow_shelf):
+    shelf, arrived = slow_shelf
     live = begin(shelf=shelf)
     wait_for(lambda: live.arrival is not None)
     assert live.arrival.fraction == 0.25
