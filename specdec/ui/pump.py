@@ -39,7 +39,7 @@ Baselines = MutableMapping[BaselineKey, Baseline]
 """What was measured in this session, by target, backend, round trip and jitter."""
 
 _POLL_S = 0.05
-PAGE_SETTLES_S = 1.5
+PAGE_SETTLES_S = 1.0
 """How long a browser is busy with tree and charts that are new to it."""
 PAGE_WAIT_S = 3.0
 """After which a run begins all the same: nobody may be looking at its tab."""
