@@ -11,12 +11,11 @@ from specdec.records import RoundResult
 from specdec.replay import timeline
 from specdec.run import Run
 from specdec.ui import panels, study, words
-from specdec.ui.playback import Show
+from specdec.ui.playback import REDRAW_EVERY_S, Show
 from specdec.ui.recording import Frame
 from specdec.ui.run_view import RunView
 
 SPEEDS = {"¼×": 0.25, "½×": 0.5, "1×": 1.0, "2×": 2.0, "4×": 4.0, "8×": 8.0}
-REDRAW_EVERY_S = 0.3
 PLACE_HEIGHT_PX = 90
 
 

@@ -8,11 +8,11 @@ import streamlit as st
 
 from specdec.records import RoundResult
 from specdec.ui import controls, panels, words
+from specdec.ui.playback import REDRAW_EVERY_S
 from specdec.ui.pump import LiveRun
 from specdec.ui.race import Race, result_words
 from specdec.ui.recording import Recording
 
-_REDRAW_EVERY_S = 0.3
 _TEXT_HEIGHT_PX = 220
 
 
@@ -50,7 +50,7 @@ def draw_race(live: LiveRun, tab: str) -> None:
         speed = controls.chosen_speed() or 1.0
         st.session_state.race_shown = Race(text_of, runners, speed)
     race: Race = st.session_state.race_shown
-    every_s = None if race.is_over else _REDRAW_EVERY_S
+    every_s = None if race.is_over else REDRAW_EVERY_S
     st.fragment(_draw_lanes, run_every=every_s)(live, race)
 
 

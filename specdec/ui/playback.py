@@ -12,6 +12,23 @@ from specdec.ui.facts import TextOf
 from specdec.ui.recording import Frame, frame_time_s
 from specdec.ui.run_view import RunView
 
+REDRAW_EVERY_S = 0.3
+REDRAW_COST_S = 0.2
+"""What a browser without a graphics card computes per redraw, in seconds of one core, measured."""
+REDRAW_SHARE = 0.1
+"""How much of this machine the page may take from the models while it shows a run as it happens.
+
+Half of that would leave more to the models, and nothing to be seen on a small machine.
+"""
+
+
+def live_pace_s(num_cpus: int) -> float:
+    """Return the seconds between two redraws of a run that is shown as it happens.
+
+    What the browser computes, models on the same cores go without, and so would the figures.
+    """
+    return max(REDRAW_EVERY_S, REDRAW_COST_S / (REDRAW_SHARE * num_cpus))
+
 
 class Playhead:
     """A place on the engine's clock that moves on at `speed`; None shows what has come."""

@@ -13,25 +13,9 @@ import streamlit as st
 from specdec.environment import num_cpus
 from specdec.ui import controls, panels, study, words
 from specdec.ui.history_files import draw_downloads
+from specdec.ui.playback import REDRAW_EVERY_S, live_pace_s
 from specdec.ui.pump import LiveRun
 from specdec.ui.run_view import RunView
-
-REDRAW_EVERY_S = 0.3
-REDRAW_COST_S = 0.2
-"""What a browser without a graphics card computes per redraw, in seconds of one core, measured."""
-REDRAW_SHARE = 0.1
-"""How much of this machine the page may take from the models while it shows a run as it happens.
-
-Half of that would leave more to the models, and nothing to be seen on a small machine.
-"""
-
-
-def live_pace_s(num_cpus: int) -> float:
-    """Return the seconds between two redraws of a run that is shown as it happens.
-
-    What the browser computes, models on the same cores go without, and so would the figures.
-    """
-    return max(REDRAW_EVERY_S, REDRAW_COST_S / (REDRAW_SHARE * num_cpus))
 
 
 def is_moving(live: LiveRun) -> bool:

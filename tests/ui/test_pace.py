@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from specdec.ui.stage import REDRAW_COST_S, REDRAW_EVERY_S, REDRAW_SHARE, live_pace_s
+from specdec.ui.playback import REDRAW_COST_S, REDRAW_EVERY_S, REDRAW_SHARE, live_pace_s
 
 
 @pytest.mark.parametrize("num_cpus", [1, 2, 4, 8, 64])
