@@ -101,10 +101,11 @@ def generate(page: Page) -> None:
     page.click(".st-key-generate button:visible")
 
 
-def wait_until_over(page: Page) -> None:
-    page.wait_for_selector(
-        ".st-key-replay button:visible:not([disabled])", timeout=600_000, state="visible"
-    )
+def wait_until_over(page: Page, server: Server, num_runs: int) -> None:
+    """Wait for that many runs in the server's log: asking the page would cost the browser time."""
+    while len(server.summaries()) < num_runs:
+        page.wait_for_timeout(500)
+    page.wait_for_selector(".st-key-replay button:visible:not([disabled])", timeout=60_000)
 
 
 # With weights: what the page costs the run
@@ -125,7 +126,7 @@ def page_summary(server: Server, link: str, num_tokens: int) -> dict[str, Any]:
     query = {"link": link, "max_tokens": str(num_tokens), "seed": "1", "k": "4"}
     with open_page(server, **query) as page:
         generate(page)
-        wait_until_over(page)
+        wait_until_over(page, server, before + 1)
     return server.summaries()[before]
 
 
@@ -180,7 +181,7 @@ def browse(pause_s: float = 0.08) -> dict[str, Any]:
             page.wait_for_selector(".tk", timeout=60_000)
             busy = _sample(page, server, session)
             page.click(".st-key-stop button:visible")
-            wait_until_over(page)
+            wait_until_over(page, server, 1)
             page.wait_for_timeout(2000)
             shifts = page.evaluate("window.shifts")
             frames_made = page.evaluate("window.frames_made")

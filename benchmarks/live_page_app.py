@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = {
     "tree": ("draw_live_tree",),
     "text": ("draw_text",),
-    "charts": ("draw_gauges", "draw_speed", "draw_acceptance"),
+    "charts": ("gauges", "speed", "acceptance", "draw_column", "draw_row"),
 }
 
 

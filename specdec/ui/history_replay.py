@@ -140,9 +140,9 @@ def _draw(player: Player, identity: str) -> None:
         panels.draw_text(view)
         st.caption(words.plain(words.totals(view.summary)))
     with right:
-        panels.draw_gauges(view, run.baseline, link=link)
-    panels.draw_speed(view, run.baseline, link=link)
-    panels.draw_acceptance(view)
+        panels.draw_column(panels.gauges(view, run.baseline, link=link))
+    panels.draw_row(panels.speed(view, run.baseline, link=link))
+    panels.draw_row(panels.acceptance(view))
     if not player.is_playing:
         study.draw(run, identity, link=link)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from specdec.ui.token_text import STYLE
 from specdec.ui.token_tree import Picture, live_picture
 
 ICON = Path(__file__).parent / "icon.png"
+Charts = tuple[Callable[[], None], ...]
+"""Charts with the data they will show, still to be drawn."""
+
 TREE_HEIGHT_PX = 240
 TEXT_HEIGHT_PX = 300
 
@@ -112,11 +117,7 @@ def draw_final_tree(picture: Picture, key: str) -> str | None:
 def draw_text(view: RunView) -> None:
     """Draw the answer so far, with the facts of the token pointed at below it."""
     with st.container(key="answer", border=True):
-        scroll = st.container(
-            height=TEXT_HEIGHT_PX, border=False, autoscroll=True, key="answer_text"
-        )
-        with scroll, st.container(key="answer_flow", gap=None):
-            _draw_chunks(view)
+        _draw_chunks(view, "answer_text", TEXT_HEIGHT_PX, border=False)
         with st.container(key="answer_hint"):
             st.caption(
                 "Point at a token, or press Tab and then the arrow keys, to see how it came to be."
@@ -125,9 +126,7 @@ def draw_text(view: RunView) -> None:
 
 def draw_race_text(view: RunView, key: str, height_px: int) -> None:
     """Draw a text in its colours, without the facts of its tokens."""
-    scroll = st.container(height=height_px, autoscroll=True, key=key)
-    with scroll, st.container(key=f"{key}_flow", gap=None):
-        _draw_chunks(view)
+    _draw_chunks(view, key, height_px, border=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +139,19 @@ class _Exactly:
         return self.html
 
 
-def _draw_chunks(view: RunView) -> None:
-    for chunk in (*view.text.chunks, view.text.tail(view.pending) or "<span></span>"):
-        st.html(_Exactly(chunk))
+def _draw_chunks(view: RunView, key: str, height_px: int, *, border: bool) -> None:
+    with st.container(key=key, height=height_px, border=border, autoscroll=True):
+        for chunk in (*view.text.chunks, view.text.tail(view.pending) or "<span></span>"):
+            st.html(_Exactly(chunk))
 
 
-def draw_gauges(view: RunView, baseline: Baseline | None, *, link: str) -> None:
-    """Draw the acceptance gauge and the speed-ups."""
+def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
+    """Return the acceptance gauge and the speed-ups, as they stand now."""
     stats = view.stats
     rate = stats.draft_acceptance_rate if stats else None
-    draw_chart(
+    emulated = " The link is emulated: a real wait around every call." * (link == "emulated")
+    gauge = partial(
+        draw_chart,
         "Acceptance",
         "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
         "yellow from 50 %, red below.",
@@ -157,8 +159,8 @@ def draw_gauges(view: RunView, baseline: Baseline | None, *, link: str) -> None:
         charts.gauge_spec(),
         f"Acceptance rate: {words.percent(rate)}",
     )
-    emulated = " The link is emulated: a real wait around every call." * (link == "emulated")
-    draw_chart(
+    speedup = partial(
+        draw_chart,
         "Speed-up",
         "Tokens per second of this run over those of plain decoding by the same target, both "
         "measured on this machine: over the same link (one call per token crosses it), and by "
@@ -167,56 +169,70 @@ def draw_gauges(view: RunView, baseline: Baseline | None, *, link: str) -> None:
         charts.speedup_spec(),
         "Speed-up against plain decoding",
     )
+    return gauge, speedup
 
 
-def draw_speed(view: RunView, baseline: Baseline | None, *, link: str) -> None:
-    """Draw tokens per second, and where the time of the last rounds went."""
+def speed(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
+    """Return tokens per second, and where the time of the last rounds went."""
     kind = f" ({link})" if link else ""
-    speed, latency = st.columns(2)
-    with speed:
-        draw_chart(
-            "Tokens per second",
-            "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
-            f"measured{f', over the {link} link and without it' if link else ''}. A dotted violet "
-            "line marks a round from which on a setting was changed.",
-            charts.speed_data(view.points, baseline, bool(link), view.changes),
-            charts.speed_spec(),
-            "Tokens per second by round",
-        )
-    with latency:
-        draw_chart(
-            "Time per round",
-            f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
-            f"passes. Verify: the target's. Link{kind}: the network's share of the call. "
-            "Other: making distributions, testing and drawing tokens, and repeated attempts.",
-            charts.latency_data(view.rounds),
-            charts.latency_spec(),
-            "Draft, verify, link and other milliseconds of the last rounds",
-        )
+    tokens_per_s = partial(
+        draw_chart,
+        "Tokens per second",
+        "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
+        f"measured{f', over the {link} link and without it' if link else ''}. A dotted violet "
+        "line marks a round from which on a setting was changed.",
+        charts.speed_data(view.points, baseline, bool(link), view.changes),
+        charts.speed_spec(),
+        "Tokens per second by round",
+    )
+    latency = partial(
+        draw_chart,
+        "Time per round",
+        f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
+        f"passes. Verify: the target's. Link{kind}: the network's share of the call. "
+        "Other: making distributions, testing and drawing tokens, and repeated attempts.",
+        charts.latency_data(view.rounds),
+        charts.latency_spec(),
+        "Draft, verify, link and other milliseconds of the last rounds",
+    )
+    return tokens_per_s, latency
 
 
-def draw_acceptance(view: RunView) -> None:
-    """Draw acceptance by position and the histogram of accepted lengths."""
-    position, histogram = st.columns(2)
-    with position:
-        draw_chart(
-            "Acceptance by position",
-            "Bars: the share of drafted rounds in which every token up to this position was "
-            "accepted, measured. Dashed: α to the power of the position, predicted by the closed "
-            "form from the mean acceptance α, as if every test were alike.",
-            charts.position_data(view.summary, view.mean_acceptance),
-            charts.position_spec(),
-            "Acceptance by position, measured and predicted",
-        )
-    with histogram:
-        draw_chart(
-            "Accepted length",
-            "How many drafted rounds accepted 0, 1, 2, … tokens, measured. One more token, "
-            "resampled or bonus, comes with each round.",
-            charts.histogram_data(view.summary),
-            charts.histogram_spec(),
-            "Histogram of accepted tokens per round",
-        )
+def acceptance(view: RunView) -> Charts:
+    """Return acceptance by position and the histogram of accepted lengths."""
+    position = partial(
+        draw_chart,
+        "Acceptance by position",
+        "Bars: the share of drafted rounds in which every token up to this position was "
+        "accepted, measured. Dashed: α to the power of the position, predicted by the closed "
+        "form from the mean acceptance α, as if every test were alike.",
+        charts.position_data(view.summary, view.mean_acceptance),
+        charts.position_spec(),
+        "Acceptance by position, measured and predicted",
+    )
+    histogram = partial(
+        draw_chart,
+        "Accepted length",
+        "How many drafted rounds accepted 0, 1, 2, … tokens, measured. One more token, "
+        "resampled or bonus, comes with each round.",
+        charts.histogram_data(view.summary),
+        charts.histogram_spec(),
+        "Histogram of accepted tokens per round",
+    )
+    return position, histogram
+
+
+def draw_column(drawings: Charts) -> None:
+    """Draw charts below each other."""
+    for draw in drawings:
+        draw()
+
+
+def draw_row(drawings: Charts) -> None:
+    """Draw charts side by side."""
+    for column, draw in zip(st.columns(len(drawings)), drawings, strict=True):
+        with column:
+            draw()
 
 
 def draw_chart(
@@ -227,7 +243,7 @@ def draw_chart(
     alt: str,
     height_px: int = charts.HEIGHT_PX,
 ) -> None:
-    """Draw a chart below its title, in a box whose height is known before the chart is there.
+    """Draw a chart below its title; its height is known before the chart is there.
 
     Args:
         title: of the chart.
@@ -238,8 +254,7 @@ def draw_chart(
         height_px: of the chart.
     """
     st.markdown(f"**{title}**", help=meaning)
-    with st.container(height=height_px + 4, border=False):
-        st.vega_lite_chart(data, spec, height=height_px, alt=alt)
+    st.vega_lite_chart(data, spec, height=height_px, alt=alt)
 
 
 def draw_welcome() -> None:

@@ -7,6 +7,7 @@ shown, it asks for one whole run of the script, which draws the final picture an
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import streamlit as st
 
@@ -63,20 +64,28 @@ def _draw_run(*, final: bool) -> None:
     else:
         panels.draw_live_tree(view, live.config.num_draft_tokens)
         live.page_drawn(time.monotonic())
+    makers = (
+        partial(panels.gauges, view, live.baseline, link=link),
+        partial(panels.speed, view, live.baseline, link=link),
+        partial(panels.acceptance, view),
+    )
+    gauges, speed, acceptance = (
+        [make() for make in makers] if final or show is None else show.turns.take(makers)
+    )
     left, right = st.columns([3, 2])
     with left:
         panels.draw_text(view)
         st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
     with right:
-        panels.draw_gauges(view, live.baseline, link=link)
+        panels.draw_column(gauges)
         _draw_baseline(live, link)
     if final:
         with st.container(horizontal=True, key="take_away"):
             _draw_copy(view)
             if live.run is not None:
                 draw_downloads(live.run, "run")
-    panels.draw_speed(view, live.baseline, link=link)
-    panels.draw_acceptance(view)
+    panels.draw_row(speed)
+    panels.draw_row(acceptance)
     if final and live.run is not None:
         study.draw(live.run, live.run.started_at, link=link, live=live)
 

@@ -130,10 +130,10 @@ def _status_rules() -> str:
 
 STYLE = f"""<style>
 .st-key-answer {{position: relative; padding-bottom: 7.5rem}}
-.st-key-answer_text, .st-key-answer_text div {{position: static}}
-.st-key-answer_flow, .st-key-race_0_flow, .st-key-race_1_flow {{display: block;
-  white-space: pre-wrap; unicode-bidi: plaintext; overflow-wrap: anywhere; line-height: 1.8}}
-.st-key-answer_flow div, .st-key-race_0_flow div, .st-key-race_1_flow div {{display: inline}}
+.st-key-answer_text, .st-key-race_0, .st-key-race_1 {{display: block; white-space: pre-wrap;
+  unicode-bidi: plaintext; overflow-wrap: anywhere; line-height: 1.8}}
+.st-key-answer_text div, .st-key-race_0 div, .st-key-race_1 div {{display: inline;
+  position: static}}
 .tk {{text-underline-offset: 3px; border-radius: 3px; cursor: default; display: inline}}
 .tk input {{float: left; appearance: none; width: 0; height: 0; margin: 0; border: 0; outline: none;
   pointer-events: none}}
