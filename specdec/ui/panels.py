@@ -8,6 +8,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
+import pyarrow as pa
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
@@ -150,8 +151,7 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     stats = view.stats
     rate = stats.draft_acceptance_rate if stats else None
     emulated = " The link is emulated: a real wait around every call." * (link == "emulated")
-    gauge = partial(
-        draw_chart,
+    gauge = _packed(
         "Acceptance",
         "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
         "yellow from 50 %, red below.",
@@ -159,8 +159,7 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
         charts.gauge_spec(),
         f"Acceptance rate: {words.percent(rate)}",
     )
-    speedup = partial(
-        draw_chart,
+    speedup = _packed(
         "Speed-up",
         "Tokens per second of this run over those of plain decoding by the same target, both "
         "measured on this machine: over the same link (one call per token crosses it), and by "
@@ -175,8 +174,7 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
 def speed(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     """Return tokens per second, and where the time of the last rounds went."""
     kind = f" ({link})" if link else ""
-    tokens_per_s = partial(
-        draw_chart,
+    tokens_per_s = _packed(
         "Tokens per second",
         "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
         f"measured{f', over the {link} link and without it' if link else ''}. A dotted violet "
@@ -185,8 +183,7 @@ def speed(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
         charts.speed_spec(),
         "Tokens per second by round",
     )
-    latency = partial(
-        draw_chart,
+    latency = _packed(
         "Time per round",
         f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
         f"passes. Verify: the target's. Link{kind}: the network's share of the call. "
@@ -200,8 +197,7 @@ def speed(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
 
 def acceptance(view: RunView) -> Charts:
     """Return acceptance by position and the histogram of accepted lengths."""
-    position = partial(
-        draw_chart,
+    position = _packed(
         "Acceptance by position",
         "Bars: the share of drafted rounds in which every token up to this position was "
         "accepted, measured. Dashed: α to the power of the position, predicted by the closed "
@@ -210,8 +206,7 @@ def acceptance(view: RunView) -> Charts:
         charts.position_spec(),
         "Acceptance by position, measured and predicted",
     )
-    histogram = partial(
-        draw_chart,
+    histogram = _packed(
         "Accepted length",
         "How many drafted rounds accepted 0, 1, 2, … tokens, measured. One more token, "
         "resampled or bonus, comes with each round.",
@@ -220,6 +215,13 @@ def acceptance(view: RunView) -> Charts:
         "Histogram of accepted tokens per round",
     )
     return position, histogram
+
+
+def _packed(
+    title: str, meaning: str, data: charts.Data, spec: charts.Spec, alt: str
+) -> Callable[[], None]:
+    """Return a chart that may be drawn many times, with its data in the form they travel in."""
+    return partial(draw_chart, title, meaning, pa.Table.from_pandas(data), spec, alt)
 
 
 def draw_column(drawings: Charts) -> None:
@@ -238,7 +240,7 @@ def draw_row(drawings: Charts) -> None:
 def draw_chart(
     title: str,
     meaning: str,
-    data: charts.Data,
+    data: charts.Data | pa.Table,
     spec: charts.Spec,
     alt: str,
     height_px: int = charts.HEIGHT_PX,

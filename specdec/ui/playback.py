@@ -21,6 +21,8 @@ REDRAW_SHARE = 0.1
 
 Half of that would leave more to the models, and nothing to be seen on a small machine.
 """
+CALL_WAIT_S = 0.3
+"""How long a redraw is put off until a draft is on its way to a target across a link, at most."""
 
 
 def live_pace_s(num_cpus: int) -> float:

@@ -116,6 +116,8 @@ class LiveRun:
         self._page_seen_at_s: float | None = None
         if not is_shown:
             self._page_stands.set()
+        self._is_across = config.rtt_ms > 0 or config.target.startswith(MARK)
+        self._call_began = threading.Condition()
         self._phase = Phase.LOADING
         self._waiting_for: str | None = None
         self._settings: RoundSettings | None = None
@@ -144,6 +146,15 @@ class LiveRun:
             self._page_seen_at_s = now_s
         elif now_s - self._page_seen_at_s >= PAGE_SETTLES_S:
             self._page_stands.set()
+
+    def await_call(self, timeout_s: float) -> None:
+        """Wait until a draft leaves for a target across a link, `timeout_s` at most.
+
+        While it travels, the models leave this machine to whoever draws.
+        """
+        if self._is_across and self._phase in (Phase.DRAFTING, Phase.VERIFYING):
+            with self._call_began:
+                self._call_began.wait(timeout_s)
 
     def decode_plainly(self) -> None:
         """Run plain decoding of the same target, now that the run is over, for comparison."""
@@ -308,8 +319,12 @@ class LiveRun:
             if isinstance(event, RunSummary):
                 if event.error:
                     self._note(event.error)
+            elif isinstance(event, Drafted):
+                self._phase = Phase.VERIFYING
+                with self._call_began:
+                    self._call_began.notify_all()
             else:
-                self._phase = Phase.VERIFYING if isinstance(event, Drafted) else Phase.DRAFTING
+                self._phase = Phase.DRAFTING
 
         def settings_now() -> RoundSettings:
             assert self._settings is not None

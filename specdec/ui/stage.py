@@ -14,7 +14,7 @@ import streamlit as st
 from specdec.environment import num_cpus
 from specdec.ui import controls, panels, study, words
 from specdec.ui.history_files import draw_downloads
-from specdec.ui.playback import REDRAW_EVERY_S, live_pace_s
+from specdec.ui.playback import CALL_WAIT_S, REDRAW_EVERY_S, live_pace_s
 from specdec.ui.pump import LiveRun
 from specdec.ui.run_view import RunView
 
@@ -42,6 +42,8 @@ def _draw_run(*, final: bool) -> None:
     live, show = controls.current_run(), controls.current_show()
     if live is None:
         return
+    if not final and not controls.chosen_speed():
+        live.await_call(CALL_WAIT_S)
     is_behind = False
     if show is not None and live.recording is not None:
         frames = live.recording.frames

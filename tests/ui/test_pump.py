@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 
 from specdec.errors import StoreError
-from specdec.records import FinishReason, RoundResult
+from specdec.records import Drafted, FinishReason, RoundResult
 from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from specdec.ui import pump
@@ -93,6 +94,33 @@ def test_a_stop_ends_the_wait_for_the_page(begin):
     live.stop()
     live.join(1.0)
     assert (live.phase, live.is_alive, live.saved) == (Phase.STOPPED, False, [])
+
+
+def num_calls(live):
+    frames = live.recording.frames if live.recording else ()
+    return sum(isinstance(frame.event, Drafted) for frame in frames)
+
+
+def test_across_a_link_a_redraw_can_wait_for_a_draft_to_leave(begin):
+    live = begin(replace(CONFIG, rtt_ms=30.0))
+    wait_for(lambda: num_calls(live) > 1)
+    before, began_s = num_calls(live), time.monotonic()
+    live.await_call(20.0)
+    assert num_calls(live) > before
+    assert time.monotonic() - began_s < 10.0
+    live.stop()
+
+
+def test_without_a_link_or_a_run_there_is_nothing_to_wait_for(begin, tmp_path):
+    toy = SkippingToy()
+    toy.pause_s = 0.5
+    here = begin(shelf=toy_shelf(tmp_path, toy))
+    over = finished(begin(replace(CONFIG, rtt_ms=1.0)))
+    began_s = time.monotonic()
+    here.await_call(20.0)
+    over.await_call(20.0)
+    assert time.monotonic() - began_s < 10.0
+    here.stop()
 
 
 def test_the_baseline_is_measured_once_for_a_target_and_a_link(begin):
