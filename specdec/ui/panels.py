@@ -25,11 +25,10 @@ from specdec.ui.token_text import STYLE
 from specdec.ui.token_tree import Picture, live_picture
 
 ICON = Path(__file__).parent / "icon.png"
-Charts = tuple[Callable[[], None], ...]
-"""Charts with the data they will show, still to be drawn."""
-
 TREE_HEIGHT_PX = 240
 TEXT_HEIGHT_PX = 300
+Charts = tuple[Callable[[], None], ...]
+"""Charts with the data they will show, still to be drawn."""
 
 
 def draw_style() -> None:
