@@ -137,7 +137,8 @@ STYLE = f"""<style>
 .tk {{text-underline-offset: 3px; border-radius: 3px; cursor: default; display: inline}}
 .tk input {{float: left; appearance: none; width: 0; height: 0; margin: 0; border: 0; outline: none;
   pointer-events: none}}
-.tk:hover, .tk:focus-within {{outline: 2px solid currentColor}}
+/* A shadow, as an outline goes round the floating button too; it shows in forced colours only. */
+.tk:hover, .tk:focus-within {{box-shadow: 0 0 0 2px currentColor; outline: 2px solid transparent}}
 .tk.mark {{border: 1px solid {LOOKS[TokenStatus.DISCARDED].color}; font-size: 0.75em;
   padding: 0 4px; margin-left: 4px; user-select: none}}
 .tk:hover::after, .tk:focus-within::after {{content: attr(data-f); position: absolute;
