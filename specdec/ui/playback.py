@@ -16,7 +16,7 @@ from specdec.ui.run_view import RunView
 REDRAW_EVERY_S = 0.3
 REDRAW_COST_S = 0.2
 """What a browser without a graphics card computes per redraw, in seconds of one core, measured."""
-REDRAW_SHARE = 0.1
+REDRAW_SHARE = 0.08
 """How much of this machine the page may take from the models while it shows a run as it happens.
 
 Half of that would leave more to the models, and nothing to be seen on a small machine.
