@@ -103,7 +103,10 @@ def generate(page: Page) -> None:
 
 def wait_until_over(page: Page, server: Server, num_runs: int) -> None:
     """Wait for that many runs in the server's log: asking the page would cost the browser time."""
+    deadline_s = time.monotonic() + 600
     while len(server.summaries()) < num_runs:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("The run did not end within ten minutes.")
         page.wait_for_timeout(500)
     page.wait_for_selector(".st-key-replay button:visible:not([disabled])", timeout=60_000)
 

@@ -18,6 +18,7 @@ from specdec.records import TokenStatus
 from specdec.ui import charts, words
 from specdec.ui.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
 from specdec.ui.palette import LOOKS
+from specdec.ui.playback import Charts
 from specdec.ui.pump import LiveRun, Phase
 from specdec.ui.run_view import RunView
 from specdec.ui.shelf import Arrival
@@ -27,8 +28,6 @@ from specdec.ui.token_tree import Picture, live_picture
 ICON = Path(__file__).parent / "icon.png"
 TREE_HEIGHT_PX = 240
 TEXT_HEIGHT_PX = 300
-Charts = tuple[Callable[[], None], ...]
-"""Charts with the data they will show, still to be drawn."""
 
 
 def draw_style() -> None:

@@ -7,7 +7,6 @@ motion and in a replay, events are shown when they are due by the engine's own c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
 
 from specdec.ui.facts import TextOf
 from specdec.ui.recording import Frame, frame_time_s
@@ -33,27 +32,28 @@ def live_pace_s(num_cpus: int) -> float:
     return max(REDRAW_EVERY_S, REDRAW_COST_S / (REDRAW_SHARE * num_cpus))
 
 
-T = TypeVar("T")
+Charts = tuple[Callable[[], None], ...]
+"""Charts with the data they will show, still to be drawn."""
 
 
-class Turns(Generic[T]):
-    """The parts of a picture that are made anew in turn: one at each redraw, the others kept.
+class Turns:
+    """The panels of charts that are made anew in turn: one at each redraw, the others kept.
 
-    The charts cost a browser as much as tree and text together, and say the same a second later.
+    They cost a browser as much as tree and text together, and say the same a second later.
     """
 
     def __init__(self) -> None:
-        self._parts: list[T] = []
+        self._panels: list[Charts] = []
         self._turn = 0
 
-    def take(self, makers: Sequence[Callable[[], T]]) -> list[T]:
-        """Return every part; the first time all are new, then the one whose turn it is."""
-        if not self._parts:
-            self._parts = [make() for make in makers]
+    def take(self, makers: Sequence[Callable[[], Charts]]) -> list[Charts]:
+        """Return every panel; the first time all are new, then the one whose turn it is."""
+        if not self._panels:
+            self._panels = [make() for make in makers]
         else:
-            self._parts[self._turn] = makers[self._turn]()
+            self._panels[self._turn] = makers[self._turn]()
             self._turn = (self._turn + 1) % len(makers)
-        return list(self._parts)
+        return list(self._panels)
 
 
 class Playhead:
@@ -90,7 +90,7 @@ class Show:
     def __init__(self, text_of: TextOf, speed: float | None) -> None:
         self.view = RunView(text_of)
         self.playhead = Playhead(speed)
-        self.turns: Turns[tuple[Callable[[], None], ...]] = Turns()
+        self.turns = Turns()
         self._num_shown = 0
 
     def advance(self, frames: Sequence[Frame], now_s: float) -> None:

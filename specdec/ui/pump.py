@@ -150,9 +150,11 @@ class LiveRun:
     def await_call(self, timeout_s: float) -> None:
         """Wait until a draft leaves for a target across a link, `timeout_s` at most.
 
-        While it travels, the models leave this machine to whoever draws.
+        While it travels, the models leave this machine to whoever draws. Where nothing is drafted,
+        there is nothing to wait for.
         """
-        if self._is_across and self._phase in (Phase.DRAFTING, Phase.VERIFYING):
+        drafts = self._settings is not None and self._settings.num_draft_tokens > 0
+        if self._is_across and drafts and self._phase in (Phase.DRAFTING, Phase.VERIFYING):
             with self._call_began:
                 self._call_began.wait(timeout_s)
 

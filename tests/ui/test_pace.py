@@ -25,7 +25,7 @@ def test_a_large_machine_is_redrawn_as_often_as_the_eye_wants() -> None:
 
 
 def test_charts_are_made_anew_in_turn_and_all_of_them_at_first() -> None:
-    turns: Turns[tuple[str, int]] = Turns()
+    turns = Turns()
     shown = [turns.take([lambda part=part, at=at: (part, at) for part in "abc"]) for at in range(5)]
     assert shown == [
         [("a", 0), ("b", 0), ("c", 0)],

@@ -111,16 +111,26 @@ def test_across_a_link_a_redraw_can_wait_for_a_draft_to_leave(begin):
     live.stop()
 
 
-def test_without_a_link_or_a_run_there_is_nothing_to_wait_for(begin, tmp_path):
-    toy = SkippingToy()
-    toy.pause_s = 0.5
-    here = begin(shelf=toy_shelf(tmp_path, toy))
-    over = finished(begin(replace(CONFIG, rtt_ms=1.0)))
+@pytest.mark.parametrize("change", [{}, {"rtt_ms": 1.0, "num_draft_tokens": 0}])
+def test_without_a_link_or_a_draft_there_is_nothing_to_wait_for(begin, tmp_path, change):
+    gate = threading.Semaphore(40)
+    shelf = toy_shelf(tmp_path, SkippingToy(gate=gate))
+    live = begin(replace(CONFIG, max_tokens=120, **change), shelf=shelf)
+    wait_for(lambda: live.recording and len(live.recording.frames) > 2 and gate._value == 0)
+    assert live.phase in (Phase.DRAFTING, Phase.VERIFYING)  # and there it stays, at the gate
     began_s = time.monotonic()
-    here.await_call(20.0)
-    over.await_call(20.0)
-    assert time.monotonic() - began_s < 10.0
-    here.stop()
+    live.await_call(10.0)
+    assert time.monotonic() - began_s < 5.0
+    live.stop()
+    for _ in range(500):
+        gate.release()
+
+
+def test_when_a_run_is_over_there_is_nothing_to_wait_for(begin):
+    live = finished(begin(replace(CONFIG, rtt_ms=1.0)))
+    began_s = time.monotonic()
+    live.await_call(10.0)
+    assert time.monotonic() - began_s < 5.0
 
 
 def test_the_baseline_is_measured_once_for_a_target_and_a_link(begin):
