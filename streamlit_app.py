@@ -6,9 +6,11 @@ import streamlit as st
 
 from specdec.errors import SettingsError
 from specdec.settings import Settings
-from specdec.ui import controls, panels, stage, words
-from specdec.ui.connection import draw_connection
-from specdec.ui.sidebar import draw_sidebar
+from specdec.ui import panels
+from specdec.ui.live import controls, stage
+from specdec.ui.live.connection import draw_connection
+from specdec.ui.live.sidebar import draw_sidebar
+from specdec.view import words
 
 # A file, because Streamlit fetches emoji and Material icons for the tab from another host.
 st.set_page_config(page_title="SpeculatoViz", page_icon=str(panels.ICON), layout="wide")

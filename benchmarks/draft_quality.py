@@ -22,10 +22,10 @@ from pathlib import Path
 
 from specdec import RoundResult, RoundSettings, RunConfig, RunSummary, Sampler, generate
 from specdec.drafters.none import NoDrafter
-from specdec.environment import describe_environment
 from specdec.metrics import conditional_acceptance, summarise
 from specdec.pair import load_model, make_drafter, make_pair
 from specdec.records import FinishReason
+from specdec.runs.machine import describe_environment
 from specdec.targets.link import EmulatedLink
 
 PROMPTS = Path(__file__).parents[1] / "training" / "evaluation_prompts.json"

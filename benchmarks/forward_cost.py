@@ -12,8 +12,8 @@ import json
 import statistics
 import time
 
-from specdec.environment import describe_environment
 from specdec.pair import load_model
+from specdec.runs.machine import describe_environment
 from specdec.settings import BACKENDS, DEFAULT_MODEL
 
 SIZES = (1, 2, 3, 4, 5, 8, 9, 17)

@@ -28,8 +28,8 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from specdec.environment import describe_environment
-from specdec.ui.presets import EXAMPLE_PROMPTS
+from specdec.runs.machine import describe_environment
+from specdec.ui.live.presets import EXAMPLE_PROMPTS
 from tests.browser.driver import CHROMIUM, FLAGS, ROOT, serve
 
 PROMPT = EXAMPLE_PROMPTS["Explain"]  # what stands in the prompt box

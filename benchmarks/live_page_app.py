@@ -20,9 +20,10 @@ from typing import Any
 
 import streamlit as st
 
-from specdec.run import Run
-from specdec.ui import controls, loaders, panels, stage
-from specdec.ui.shelf import ModelShelf
+from specdec.live.shelf import ModelShelf
+from specdec.runs.run import Run
+from specdec.ui import loaders, panels
+from specdec.ui.live import controls, stage
 
 ROOT = Path(__file__).parents[1]
 PARTS = {
@@ -78,7 +79,7 @@ def save(run: Run) -> None:
 
 @st.cache_resource
 def toys() -> ModelShelf:
-    from tests.ui.toys import SkippingToy, toy_load
+    from tests.live.toys import SkippingToy, toy_load
 
     toy = SkippingToy(noise=0.6)
     toy.context_length = 4096

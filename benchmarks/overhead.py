@@ -13,8 +13,8 @@ import statistics
 from functools import cache
 
 from specdec import RunConfig, RunSummary, generate, measure_baseline
-from specdec.environment import describe_environment
 from specdec.pair import load_model, make_pair
+from specdec.runs.machine import describe_environment
 
 PROMPT = "Write a short story about a lighthouse keeper who finds a message in a bottle."
 CONFIGURATIONS = [

@@ -16,10 +16,10 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from specdec.compare import kpi_table, setting_differences
-from specdec.run_rows import RunFilter
-from specdec.store import RunStore
-from tests.runs import tiny_run
+from specdec.runs.compare import kpi_table, setting_differences
+from specdec.saved.rows import RunFilter
+from specdec.saved.store import RunStore
+from tests.made_runs import tiny_run
 
 REPEATS = 7
 PAGE = 50

@@ -5,15 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from specdec.errors import StoreError
-from specdec.ui import (
-    history_compare,
-    history_files,
-    history_list,
-    history_run,
-    panels,
-    words,
-)
-from specdec.ui.history_store import run_store
+from specdec.ui import panels
+from specdec.ui.history import compare as history_compare
+from specdec.ui.history import files as history_files
+from specdec.ui.history import list as history_list
+from specdec.ui.history import run as history_run
+from specdec.ui.history.store import run_store
+from specdec.view import words
 
 st.set_page_config(page_title="History · SpeculatoViz", page_icon=str(panels.ICON), layout="wide")
 panels.draw_style()

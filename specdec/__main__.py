@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from specdec.cli import main
+    from specdec.cli.main import main
 
     status = main()
 except KeyboardInterrupt:  # while the modules were still being loaded

@@ -20,15 +20,7 @@ from specdec.drafters.none import NoDrafter
 from specdec.errors import SettingsError, SpecdecError, TargetError
 from specdec.metrics import Baseline, summarise
 from specdec.observe import final_record, pending_records, verified_records
-from specdec.records import (
-    Draft,
-    Drafted,
-    Event,
-    FinishReason,
-    Prefilled,
-    RoundResult,
-    RunSummary,
-)
+from specdec.records import Draft, Drafted, Event, FinishReason, Prefilled, RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler, Verdict, verify
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
 from specdec.targets.base import Scores, Target

@@ -16,21 +16,21 @@ from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.drafters.translated import make_model_drafter
-from specdec.endpoints import MARK, endpoints_from_environment, find_endpoint
 from specdec.engine import RoundSettings
-from specdec.environment import digest_weights
 from specdec.errors import SettingsError
-from specdec.models import hub
 from specdec.models.base import LanguageModel
+from specdec.models.fetch import hub
+from specdec.models.fetch.progress import no_progress
 from specdec.models.portable import PortableModel
-from specdec.models.progress import no_progress
 from specdec.models.tokenizer import Tokenizer
+from specdec.runs.machine import digest_weights
 from specdec.settings import TRAINED_DRAFTS, RunConfig
 from specdec.targets.base import Target
-from specdec.targets.faults import OnWait
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
-from specdec.targets.remote import RemoteTarget, open_remote
+from specdec.targets.server.endpoints import MARK, endpoints_from_environment, find_endpoint
+from specdec.targets.server.faults import OnWait
+from specdec.targets.server.remote import RemoteTarget, open_remote
 
 DRAFT_STRATEGIES = {
     "layer-skip": "the target's own weights with a fifth of the layers left out",

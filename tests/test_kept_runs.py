@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from specdec.trace import dump_trace, parse_trace
+from specdec.saved.trace import dump_trace, parse_trace
 from tests.kept.make import KEPT, facts, make, path_of
 
 TOLERANCE = 1e-4

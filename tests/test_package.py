@@ -41,4 +41,4 @@ def test_nothing_sleeps_outside_the_targets() -> None:
         for path in (ROOT / "specdec").rglob("*.py")
         if "time.sleep" in path.read_text(encoding="utf-8") and "targets" not in path.parts
     ]
-    assert sleepers == ["specdec/cli_files.py"]
+    assert sleepers == ["specdec/cli/files.py"]

@@ -6,7 +6,7 @@ import pytest
 
 from specdec.drafters.model import ModelDrafter
 from specdec.errors import SettingsError
-from specdec.models import hub
+from specdec.models.fetch import hub
 from specdec.pair import (
     DRAFT_STRATEGIES,
     draft_choices,

@@ -14,10 +14,10 @@ from specdec.pair import LoadedModel, load_model, make_pair
 from specdec.records import FinishReason
 from specdec.settings import RunConfig
 from specdec.targets.link import EmulatedLink
-from specdec.targets.remote import RemoteTarget
+from specdec.targets.server.remote import RemoteTarget
+from tests.made_runs import PROMPT, hashed_logits
 from tests.models.tiny import write_tiny_tokenizer
-from tests.runs import PROMPT, hashed_logits
-from tests.targets.toy_server import ToyServer
+from tests.targets.server.toy_server import ToyServer
 from tests.toy import ToyModel
 from tests.toy_tokenizers import write_toy_tokenizer
 

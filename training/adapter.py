@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from specdec.models.shipped_draft import LAYERS, dequantise
+from specdec.models.fetch.shipped_draft import LAYERS, dequantise
 from training.llama import Llama
 
 

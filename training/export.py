@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from specdec.models.shipped_draft import (
+from specdec.models.fetch.shipped_draft import (
     build_folder,
     read_shipped,
     save_correction,

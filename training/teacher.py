@@ -20,6 +20,6 @@ def teacher_folder(given: Path | None) -> Path:
     """Resolve `--teacher`."""
     if given is not None:
         return given
-    from specdec.models.hub import resolve  # only here: training works without the app, too
+    from specdec.models.fetch.hub import resolve  # only here: training works without the app, too
 
     return resolve(TARGET_NAME)

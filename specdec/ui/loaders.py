@@ -6,8 +6,8 @@ import importlib.util
 
 import streamlit as st
 
-from specdec.ui.pump import Baselines, LiveRun
-from specdec.ui.shelf import ModelShelf
+from specdec.live.pump import Baselines, LiveRun
+from specdec.live.shelf import ModelShelf
 
 
 @st.cache_resource(show_spinner=False)

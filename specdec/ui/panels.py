@@ -13,17 +13,17 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
 
+from specdec.live.pump import LiveRun, Phase
+from specdec.live.shelf import Arrival
 from specdec.metrics import Baseline
 from specdec.records import TokenStatus
-from specdec.ui import charts, words
-from specdec.ui.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
-from specdec.ui.palette import LOOKS
-from specdec.ui.playback import Charts
-from specdec.ui.pump import LiveRun, Phase
-from specdec.ui.run_view import RunView
-from specdec.ui.shelf import Arrival
-from specdec.ui.token_text import STYLE
-from specdec.ui.token_tree import Picture, live_picture
+from specdec.view import charts, words
+from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
+from specdec.view.palette import LOOKS
+from specdec.view.playback import Charts
+from specdec.view.run_view import RunView
+from specdec.view.text import STYLE
+from specdec.view.tree import Picture, live_picture
 
 ICON = Path(__file__).parent / "icon.png"
 TREE_HEIGHT_PX = 240

@@ -6,12 +6,14 @@ import time
 
 import streamlit as st
 
+from specdec.live.pump import LiveRun
 from specdec.records import RoundResult
-from specdec.ui import controls, panels, words
-from specdec.ui.playback import REDRAW_EVERY_S
-from specdec.ui.pump import LiveRun
-from specdec.ui.race import Race, result_words
-from specdec.ui.recording import Recording
+from specdec.runs.recording import Recording
+from specdec.ui import panels
+from specdec.ui.live import controls
+from specdec.view import words
+from specdec.view.playback import REDRAW_EVERY_S
+from specdec.view.race import Race, result_words
 
 _TEXT_HEIGHT_PX = 220
 

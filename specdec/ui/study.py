@@ -9,13 +9,15 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from specdec.live.pump import LiveRun
 from specdec.records import RoundResult, TokenStatus
-from specdec.run import Run
-from specdec.ui import audit, inspector, panels, plain_decoding, study_charts, words, worth
-from specdec.ui.facts import TextOf, visible
-from specdec.ui.pump import LiveRun
-from specdec.ui.run_view import mean_acceptance
-from specdec.ui.token_tree import slices, wrapped_picture
+from specdec.runs import audit, worth
+from specdec.runs.run import Run
+from specdec.ui import panels, plain_decoding
+from specdec.view import inspector, study_charts, words
+from specdec.view.facts import TextOf, visible
+from specdec.view.run_view import mean_acceptance
+from specdec.view.tree import slices, wrapped_picture
 
 TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
     "Round by round",

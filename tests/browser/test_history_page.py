@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from specdec.run import Run
-from specdec.store import RunStore
-from specdec.trace import parse_trace
+from specdec.runs.run import Run
+from specdec.saved.store import RunStore
+from specdec.saved.trace import parse_trace
 from tests.browser.conftest import LOCAL
 from tests.browser.driver import serve
 from tests.browser.test_live_page import RESAMPLED_PIXELS, poll
-from tests.runs import tiny_run
+from tests.made_runs import tiny_run
 
 HOSTILE = "<script>window.ran=1</script><img src=x onerror=window.ran=1> **b** $x$ :red[y]"
 ROW_PX, CHECKBOX_PX = 35, 14

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from specdec.ui.token_text import SHOWN_CONTROLS
+from specdec.view.text import SHOWN_CONTROLS
 
 OVER = ".st-key-replay button:visible:not([disabled])"
 RUNNING = ".st-key-stop button:visible:not([disabled])"

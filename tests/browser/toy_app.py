@@ -14,9 +14,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from specdec.ui import controls, loaders, panels
-from specdec.ui.shelf import ModelShelf
-from tests.ui.toys import SkippingToy, WritingToy, toy_load
+from specdec.live.shelf import ModelShelf
+from specdec.ui import loaders, panels
+from specdec.ui.live import controls
+from tests.live.toys import SkippingToy, WritingToy, toy_load
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = (

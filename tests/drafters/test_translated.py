@@ -10,13 +10,13 @@ import pytest
 
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.translated import TranslatedDrafter, Translator, make_model_drafter
+from specdec.drafters.vocabulary import match_vocabularies
 from specdec.engine import RoundSettings, generate
 from specdec.models.context import CachedContext
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import Draft, RoundResult
 from specdec.sampling import Distribution, Sampler, verify
 from specdec.targets.local import LocalTarget
-from specdec.vocab import match_vocabularies
 from tests import test_sampling
 from tests.models.tiny import CHAT_TEMPLATE, write_tiny_tokenizer
 from tests.test_sampling import assert_target_law, sequence_law

@@ -24,18 +24,17 @@ import numpy as np
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from specdec.endpoints import Endpoint
 from specdec.engine import RoundSettings, generate
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.pair import LoadedModel, Pair, load_model, make_drafter, make_pair
-from specdec.run import Run, RunRecorder
-from specdec.sampling import Sampler
+from specdec.runs.run import Run, RunRecorder
+from specdec.saved.trace import dump_trace
 from specdec.settings import RunConfig
-from specdec.targets.remote import connect
-from specdec.trace import dump_trace
+from specdec.targets.server.endpoints import Endpoint
+from specdec.targets.server.remote import connect
 from tests.models.tiny import write_tiny_llama
-from tests.targets.toy_server import ToyServer
+from tests.targets.server.toy_server import ToyServer
 
 FOLDER = Path(__file__).parent
 ANSWERS = FOLDER / "server.json.gz"

@@ -22,9 +22,10 @@ from specdec.drafters.model import ModelDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.errors import ModelError
-from specdec.models import hub, mlx
+from specdec.models import mlx
 from specdec.models.base import LanguageModel, Logits, middle_layers
 from specdec.models.context import CachedContext
+from specdec.models.fetch import hub
 from specdec.models.mlx import MlxModel
 from specdec.models.mlx_thread import MLX_THREAD
 from specdec.models.portable import PortableModel

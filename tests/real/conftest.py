@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from specdec.errors import SpecdecError
-from specdec.models import hub
+from specdec.models.fetch import hub
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 

@@ -15,18 +15,18 @@ import pytest
 
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.none import NoDrafter
-from specdec.endpoints import Endpoint
 from specdec.engine import RoundSettings, generate
-from specdec.models.hub import resolve
+from specdec.models.fetch.hub import resolve
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import Draft, FinishReason, RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.base import Target
 from specdec.targets.local import LocalTarget
-from specdec.targets.remote import RemoteTarget, connect
+from specdec.targets.server.endpoints import Endpoint
+from specdec.targets.server.remote import RemoteTarget, connect
 from tests.real.servers import running, write_speakable_llama
-from tests.targets.raw_server import free_port
+from tests.targets.server.raw_server import free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.mlx]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from specdec.drafters.translated import Translator
-from specdec.vocab import match_vocabularies
+from specdec.drafters.vocabulary import match_vocabularies
 
 quicktok = pytest.importorskip(
     "quicktok", reason="pip install --no-deps quicktok-v1==0.4.0 to compare real vocabularies"

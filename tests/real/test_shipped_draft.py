@@ -10,7 +10,7 @@ import pytest
 
 from specdec.drafters.model import ModelDrafter
 from specdec.engine import RoundSettings, generate
-from specdec.models import hub
+from specdec.models.fetch import hub
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import RoundResult

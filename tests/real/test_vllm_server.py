@@ -20,7 +20,6 @@ import pytest
 
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.translated import TranslatedDrafter, make_model_drafter
-from specdec.endpoints import Endpoint
 from specdec.engine import RoundSettings, generate
 from specdec.errors import TargetError
 from specdec.models.portable import PortableModel
@@ -28,11 +27,12 @@ from specdec.models.tokenizer import Tokenizer
 from specdec.records import Draft, RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.local import LocalTarget
-from specdec.targets.remote import RemoteTarget, open_remote
-from specdec.targets.streaming import measure_streaming
+from specdec.targets.server.endpoints import Endpoint
+from specdec.targets.server.remote import RemoteTarget, open_remote
+from specdec.targets.server.streaming import measure_streaming
 from tests.models.tiny import write_tiny_llama
 from tests.real.servers import running
-from tests.targets.raw_server import free_port
+from tests.targets.server.raw_server import free_port
 
 PYTHON = os.environ.get("SPECDEC_VLLM_PYTHON", "")
 pytestmark = [

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 
 from tokenizers import Tokenizer  # noqa: E402
 
+from specdec.models.fetch.shipped_draft import LAYERS  # noqa: E402
 from specdec.models.portable import PortableModel  # noqa: E402
-from specdec.models.shipped_draft import LAYERS  # noqa: E402
 from tests.models.tiny import write_tiny_llama  # noqa: E402
 from training import export, generate, train  # noqa: E402
 from training.corpus import (  # noqa: E402

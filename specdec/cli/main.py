@@ -1,0 +1,315 @@
+"""The command line: the main job without a browser, and a health check.
+
+Exit status: 0 done, 1 the work itself failed, 2 the request cannot be carried out as asked, 130
+interrupted (what was written by then is summed up and saved like any run).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.text import Text
+
+from specdec.cli import files as cli_files
+from specdec.cli.text import print_pieces, print_summary, printable, run_document
+from specdec.engine import generate, measure_baseline
+from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError
+from specdec.models.fetch import hub
+from specdec.pair import DRAFT_STRATEGIES, LoadedModel, Pair, load_model, make_pair
+from specdec.records import FinishReason, Prefilled, RoundResult, RunSummary
+from specdec.runs.run import Run, RunRecorder
+from specdec.saved.trace import write_trace
+from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft
+from specdec.targets.server.endpoints import MARK
+from specdec.targets.server.faults import Waiting
+from specdec.targets.server.remote import RemoteTarget
+from specdec.targets.server.streaming import measure_streaming, streaming_verdict
+
+CHECK_PROMPT = "What is the capital of France?"
+CHECK_TOKENS = 8
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of printing the usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message[:1].upper()}{message[1:]}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    screen = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        defaults = Settings.from_environment().run
+        options = _make_parser(defaults).parse_args(arguments)
+        status: int = options.command(options, screen)
+        return status
+    except SpecdecError as error:
+        errors.print(Text(printable(str(error))))
+        return 2 if isinstance(error, SettingsError | ModelError | TraceError) else 1
+    except OSError as error:  # a full disk, mostly
+        place = f" ({error.filename})" if error.filename else ""
+        errors.print(Text(printable(f"{error.strerror or error}{place}.")))
+        return 1
+    except KeyboardInterrupt:
+        errors.print("Interrupted.")
+        return INTERRUPTED
+
+
+def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m specdec", description="Speculative decoding, for real.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    write = commands.add_parser("generate", help="answer a prompt by speculative decoding")
+    write.add_argument("prompt", help="what to answer; - reads it from standard input")
+    _add_run_options(write, defaults)
+    write.add_argument(
+        "--save", metavar="FILE", help="keep the run as a trace, for replay and diff"
+    )
+    write.add_argument("--json", action="store_true", help="print one JSON document")
+    write.add_argument(
+        "--no-baseline",
+        action="store_true",
+        help="do not time plain decoding (a server's own streaming) for the speed-ups",
+    )
+    write.set_defaults(command=_generate)
+
+    play = commands.add_parser("replay", help="play a saved run back at its recorded times")
+    play.add_argument("file")
+    play.add_argument(
+        "--speed", type=float, default=1.0, help="0.25 to 8 times as fast; 0 does not wait"
+    )
+    play.set_defaults(command=cli_files.replay)
+
+    compare = commands.add_parser("diff", help="check that one saved run repeats another")
+    compare.add_argument("one")
+    compare.add_argument("other")
+    compare.add_argument(
+        "--tolerance", type=float, default=0.0, help="allowed difference of probabilities"
+    )
+    compare.set_defaults(command=cli_files.diff)
+
+    models = commands.add_parser("models", help="list the models that can be named")
+    models.set_defaults(command=_models)
+
+    fetch = commands.add_parser("fetch", help="fetch a model's weights before they are needed")
+    fetch.add_argument("name")
+    fetch.set_defaults(command=_fetch)
+
+    check = commands.add_parser("check", help="load draft and target, draft and verify a little")
+    _add_run_options(check, defaults)
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> None:
+    strategies = ", ".join(DRAFT_STRATEGIES)
+    for flag, name, kind, text in (
+        ("--target", "target", str, "model that decides: a known name, a Hugging Face id, a path"),
+        (
+            "--draft",
+            "draft",
+            str,
+            f"what drafts: {strategies}, or a model; auto is the best one for the target",
+        ),
+        ("--k", "num_draft_tokens", int, "drafted tokens per round, 0–16; 0 is plain decoding"),
+        ("--temperature", "temperature", float, "0 (greedy) to 2"),
+        ("--top-k", "top_k", int, "sample among the k likeliest tokens only; 0 is off"),
+        ("--top-p", "top_p", float, "sample among the likeliest tokens of this mass; 1 is off"),
+        ("--max-tokens", "max_tokens", int, "the most tokens to write"),
+        ("--seed", "seed", int, "of the run's random generator"),
+        ("--rtt-ms", "rtt_ms", float, "emulated network round trip in milliseconds"),
+        ("--jitter-ms", "jitter_ms", float, "standard deviation of the emulated round trip"),
+    ):
+        default = getattr(defaults, name)
+        if name == "draft" and default == default_draft(defaults.target):
+            default = AUTO  # of the target that is asked for, not of that in .env
+        help_text = f"{text} (default: {default})"
+        parser.add_argument(flag, dest=name, type=kind, default=default, help=help_text)
+    parser.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    names = [field.name for field in fields(RunConfig)]
+    return RunConfig(**{name: getattr(options, name) for name in names if name in options})
+
+
+def _open_pair(config: RunConfig) -> Pair:
+    def load(name: str, backend: str) -> LoadedModel:
+        with _progress_bar() as progress:
+            return load_model(name, backend, progress.report)
+
+    return make_pair(config, load, _tell_waiting)
+
+
+def _tell_waiting(waiting: Waiting) -> None:
+    if waiting.begins:
+        Console(stderr=True, soft_wrap=True).print(Text(printable(str(waiting))))
+
+
+class _progress_bar:
+    """A bar on a terminal's standard error, from the first report until all is done."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        self._terminal = Console(stderr=True)
+        self._bar = Progress(*columns, console=self._terminal, transient=True)
+        self._task = self._bar.add_task("", visible=False)
+
+    def __enter__(self) -> _progress_bar:
+        return self
+
+    def report(self, done: int, total: int | None, what: str) -> None:
+        if not self._terminal.is_terminal:
+            return
+        if not self._bar.live.is_started:
+            self._bar.start()
+        self._bar.update(self._task, completed=done, total=total, description=what, visible=True)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar.live.is_started:  # or it would print an empty line
+            self._bar.stop()
+
+
+def _generate(options: argparse.Namespace, screen: Console) -> int:
+    config = _config(options)
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    if not prompt.strip():
+        raise SettingsError("The prompt is empty; write something for the model to answer.")
+    if options.save and not Path(options.save).parent.is_dir():
+        raise SettingsError(f"There is no folder {Path(options.save).parent} to save the run in.")
+    pair = _open_pair(config)
+    is_server = config.target.startswith(MARK)
+    with_baseline = not (options.no_baseline or is_server)  # a call per token, of limited ones
+    run = _run(pair, config, prompt, None if options.json else screen, with_baseline)
+    if options.save:
+        write_trace(run, Path(options.save))
+    if options.json:
+        document = json.dumps(run_document(run), ensure_ascii=False, allow_nan=False)
+        screen.out(document, highlight=False)  # ends quietly where nobody reads on, like all of it
+    else:
+        print_summary(run, screen)
+        if isinstance(pair.target, RemoteTarget) and not options.no_baseline:
+            _compare_streaming(pair.target, run, screen)
+    if run.summary.finish_reason is FinishReason.STOPPED:
+        raise KeyboardInterrupt
+    if run.summary.error:
+        Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
+        return 1
+    return 0
+
+
+def _compare_streaming(target: RemoteTarget, run: Run, screen: Console) -> None:
+    """Have the same prompt streamed by the same server, and say which is faster."""
+    speed = run.summary.tokens_per_s
+    if speed is None or run.summary.finish_reason not in (FinishReason.STOP, FinishReason.LENGTH):
+        return
+    assert run.config is not None
+    config = run.config
+    try:
+        streaming = measure_streaming(target, run.prompt_ids, config.sampler, config.max_tokens)
+    except SpecdecError as error:
+        screen.print(Text(printable(f"Its streaming could not be timed. {error}")))
+    else:
+        screen.print(streaming_verdict(speed, streaming))
+
+
+def _run(
+    pair: Pair, config: RunConfig, prompt: str, screen: Console | None, with_baseline: bool
+) -> Run:
+    """Time the baseline, then generate; show the text as it grows where there is a screen.
+
+    An interruption ends the run where it stands.
+    """
+    prompt_ids = pair.encode_prompt(prompt)
+    recorder = RunRecorder.start(config, prompt, prompt_ids, pair)
+    if with_baseline:
+        recorder.add_baseline(measure_baseline(prompt_ids, pair.target, config.sampler))
+    events = generate(
+        prompt_ids,
+        pair.target,
+        pair.round_settings(config),
+        max_tokens=config.max_tokens,
+        eos_token_ids=pair.tokenizer.eos_token_ids,
+        seed=config.seed,
+    )
+    shown = 0
+    with suppress(KeyboardInterrupt), closing(events):
+        for event in events:
+            recorder.add(event)
+            if screen is not None and isinstance(event, RoundResult):
+                pieces = recorder.run().pieces[shown:]
+                print_pieces(event, pieces, screen)
+                shown += len(pieces)
+    return recorder.run()
+
+
+def _models(options: argparse.Namespace, screen: Console) -> int:
+    for model in hub.list_models():
+        state = "here" if model.present else "to be fetched"
+        size = f"{model.size_bytes / 1e6:,.0f} MB"
+        screen.print(Text(f"{model.name:32}  {size:>9}  {state:13}  {model.description}"))
+        if model.path is not None:
+            screen.print(Text(f"{'':32}  {model.path}", "dim"))
+    for name, text in DRAFT_STRATEGIES.items():
+        screen.print(Text(f"{name:32}  {'':9}  {'drafts only':13}  {text}"))
+    return 0
+
+
+def _fetch(options: argparse.Namespace, screen: Console) -> int:
+    with _progress_bar() as progress:
+        folder = hub.resolve(options.name, progress=progress.report)
+    screen.print(Text(str(folder)))
+    return 0
+
+
+def _check(options: argparse.Namespace, screen: Console) -> int:
+    """Go through the parts of a run in order; the first that fails is named by its error."""
+    config = _config(options)
+    pair = _open_pair(config)
+    if isinstance(pair.target, RemoteTarget):
+        for line in (*pair.target.status(config.sampler), *pair.target.findings):
+            screen.print(Text(f"    {line.question}: {printable(line.answer)}"))
+    screen.print(f"ok  target {pair.target.name} on {pair.target.backend}, loaded")
+    screen.print(f"ok  drafter {pair.drafter.name}, loaded")
+    prompt_ids = pair.encode_prompt(CHECK_PROMPT)
+    events = generate(
+        prompt_ids,
+        pair.target,
+        pair.round_settings(config),
+        max_tokens=CHECK_TOKENS,
+        seed=config.seed,
+    )
+    rounds: list[RoundResult] = []
+    for event in events:
+        match event:
+            case Prefilled():
+                screen.print(
+                    f"ok  prompt read: {event.num_prompt_tokens} tokens in {event.prefill_s:.2f} s"
+                )
+            case RoundResult():
+                rounds.append(event)
+            case RunSummary(finish_reason=FinishReason.ERROR):
+                screen.print(Text(f"FAILED  {printable(event.error or '')}"))
+                return 1
+            case RunSummary():
+                screen.print(
+                    f"ok  drafted {event.num_draft_tokens} tokens in {event.draft_s:.2f} s; the "
+                    f"target verified them in {event.num_target_calls} calls, "
+                    f"{event.verify_s:.2f} s, and accepted {event.num_accepted_draft_tokens}"
+                )
+    written = [token_id for result in rounds for token_id in result.emitted]
+    screen.print(Text(f"ok  wrote {printable(pair.tokenizer.decode(written))!r}"))
+    screen.print(f"ok  output {pair.target.exactness_for(config.sampler)}")
+    return 0

@@ -1,0 +1,115 @@
+"""The connection to a database of saved runs: SQLite in a file, or whatever a URL names.
+
+SQLite is in WAL mode, so readers never wait; a writing transaction takes the lock at its beginning
+and waits for its turn, because one that asks for it half-way may be refused at once. What databases
+and drivers complain about comes out as `StoreError`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import sqlalchemy as sa
+from dotenv import load_dotenv
+
+from specdec.errors import StoreError
+from specdec.saved.migrations import migrate
+
+LOCK_TIMEOUT_S = 30.0
+
+
+def default_location() -> str:
+    """Return `SPECDEC_DB` (a path or SQLAlchemy URL), else a file in the user's data folder."""
+    load_dotenv()
+    named = os.environ.get("SPECDEC_DB", "").strip()
+    return named or str(Path(platformdirs.user_data_dir("specdec")) / "runs.db")
+
+
+class Database:
+    """One database, its tables up to date; safe in several threads and processes at once."""
+
+    def __init__(self, location: str | Path | None = None) -> None:
+        """Open the database, creating it or bringing it up to date where needed.
+
+        Raises:
+            StoreError: it cannot be opened, or belongs to a later program.
+        """
+        given = str(location or default_location())
+        self.location = _without_password(given)
+        with self._explaining("opened"), ExitStack() as on_failure:
+            self._reader = _make_engine(given)
+            on_failure.callback(self.close)
+            self._writer = self._reader.execution_options(specdec_writes=True)
+            migrate(self._reader, self._writer)
+            on_failure.pop_all()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._reader.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Lend a connection that sees one state of the database."""
+        with self._explaining("read"), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Lend a connection whose changes are kept together, or not at all."""
+        with self._explaining("written"), self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _explaining(self, action: str) -> Iterator[None]:
+        """Turn whatever a database or driver raises into one sentence."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StoreError(
+                f"The saved runs in {self.location} cannot be {action}: {reason.rstrip('.')}. "
+                "Put that right, or name another place in SPECDEC_DB."
+            ) from error
+
+
+def _make_engine(location: str) -> sa.Engine:
+    if "://" in location:
+        url = sa.make_url(location)
+    else:
+        url = sa.URL.create("sqlite", database=str(Path(location).expanduser()))
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    if url.database and not url.query:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": LOCK_TIMEOUT_S})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Set a new connection up; a file that cannot be written to stays in the mode it is in."""
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says so
+    if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        with suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("specdec_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _without_password(location: str) -> str:
+    if "://" not in location:
+        return location
+    try:
+        return sa.make_url(location).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return "SPECDEC_DB"

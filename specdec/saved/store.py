@@ -1,0 +1,216 @@
+"""Saved runs: a row of numbers and words for each, and its rounds as a compressed trace apart.
+
+Lists read the rows only; a trace is opened when somebody looks at that run. Title, note and tags
+live in the row, because they change; everything else never does. SQLite in one file by default,
+any other database that SQLAlchemy reaches by its URL: there is one code path for all.
+
+A run is written in one transaction: after a crash it is there or it is not.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from specdec.errors import StoreError
+from specdec.runs.run import Run, check_words
+from specdec.saved.database import Database
+from specdec.saved.rows import (
+    COLUMNS,
+    EXCERPT_CHARS,
+    KEPT,
+    RUNS,
+    TRACES,
+    Choices,
+    RunFilter,
+    StoredRun,
+    conditions,
+    row_of,
+)
+from specdec.saved.trace import dump_trace, parse_trace
+
+MAX_STORED_BYTES = 2**30
+"""The longest trace that is unpacked: far above any run, lest a damaged one fill the memory."""
+_COMPRESSION = 3
+UNDO_TIME = timedelta(days=1)
+"""How long a deleted run can be brought back."""
+
+
+class RunStore:
+    """The saved runs in one database; one object may serve many threads."""
+
+    def __init__(self, location: str | Path | None = None) -> None:
+        """Open the database, creating it or bringing it up to date where needed.
+
+        Raises:
+            StoreError: it cannot be opened, or belongs to a later program.
+        """
+        self._database = Database(location)
+
+    @property
+    def location(self) -> str:
+        """The path or URL, without a password."""
+        return self._database.location
+
+    def close(self) -> None:
+        """Close every connection; the store opens new ones when it is used again."""
+        self._database.close()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def save(self, run: Run) -> int:
+        """Write `run` and return its number.
+
+        Raises:
+            StoreError: the disk is full or read-only, or the database does not answer.
+        """
+        body = zlib.compress(dump_trace(run, only_essential=True), _COMPRESSION)
+        with self._database.writing() as connection:
+            run_id: int = connection.execute(
+                RUNS.insert().values(row_of(run)).returning(RUNS.c.id)
+            ).scalar_one()
+            connection.execute(TRACES.insert().values(run_id=run_id, body=body))
+        return run_id
+
+    def edit(
+        self,
+        run_id: int,
+        *,
+        title: str | None = None,
+        note: str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        """Change what the user says about a run; None leaves a part as it is.
+
+        Args:
+            run_id: its number.
+            title: shown instead of the prompt; empty shows the prompt again.
+            note: any text.
+            tags: replace the old ones.
+
+        Raises:
+            StoreError: there is no such run any more.
+            SettingsError: a word cannot be stored.
+        """
+        check_words(title or "", note or "", *(tags or ()))
+        parts = {"title": title, "note": note, "tags": tags}
+        changes = {name: part for name, part in parts.items() if part is not None}
+        with self._database.writing() as connection:
+            changed = connection.execute(
+                RUNS.update().where(RUNS.c.id == run_id, KEPT).values(changes)
+            )
+            if not changed.rowcount:
+                raise _gone(run_id)
+
+    def delete(self, run_ids: Collection[int]) -> None:
+        """Take runs off the list; `restore` brings them back, for a day."""
+        now = datetime.now(UTC)
+        outdated = sa.select(RUNS.c.id).where(RUNS.c.deleted_at < _iso(now - UNDO_TIME))
+        with self._database.writing() as connection:
+            connection.execute(TRACES.delete().where(TRACES.c.run_id.in_(outdated)))
+            connection.execute(RUNS.delete().where(RUNS.c.id.in_(outdated)))
+            self._mark(connection, run_ids, _iso(now))
+
+    def restore(self, run_ids: Collection[int]) -> None:
+        """Undo `delete`."""
+        with self._database.writing() as connection:
+            self._mark(connection, run_ids, None)
+
+    def _mark(
+        self, connection: sa.Connection, run_ids: Collection[int], deleted_at: str | None
+    ) -> None:
+        chosen = RUNS.c.id.in_(list(run_ids))
+        connection.execute(RUNS.update().where(chosen).values(deleted_at=deleted_at))
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def load(self, run_id: int) -> Run:
+        """Return a whole run.
+
+        Raises:
+            StoreError: it was deleted meanwhile, or what is stored is damaged.
+        """
+        query = (
+            sa.select(TRACES.c.body, RUNS.c.title, RUNS.c.note, RUNS.c.tags)
+            .join_from(RUNS, TRACES, RUNS.c.id == TRACES.c.run_id)
+            .where(RUNS.c.id == run_id, KEPT)
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise _gone(run_id)
+        trace = _decompress(row.body, run_id)
+        run = parse_trace(trace, name=f"Run {run_id}", max_bytes=MAX_STORED_BYTES)
+        return replace(run, title=row.title, note=row.note, tags=row.tags)
+
+    def list_runs(
+        self,
+        where: RunFilter | None = None,
+        *,
+        order_by: str = "started_at",
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[StoredRun]:
+        """Return lines of the list; what is not known comes last.
+
+        Args:
+            where: what the list is narrowed to.
+            order_by: a field of `StoredRun`.
+            descending: the largest or latest first.
+            limit: the most lines.
+            offset: how many lines to leave out first.
+        """
+        order = [
+            one.desc().nulls_last() if descending else one.asc().nulls_last()
+            for one in (RUNS.c[order_by], RUNS.c.id)
+        ]
+        excerpt = sa.func.substr(RUNS.c.prompt, 1, EXCERPT_CHARS)
+        shown = [excerpt if name == "prompt" else RUNS.c[name] for name in COLUMNS]
+        query = sa.select(*shown).where(*conditions(where or RunFilter())).order_by(*order)
+        with self._database.reading() as connection:
+            rows = connection.execute(query.limit(limit).offset(offset)).all()
+        return [StoredRun._make(row) for row in rows]
+
+    def count(self, where: RunFilter | None = None) -> int:
+        """Return how many lines the list has."""
+        query = (
+            sa.select(sa.func.count()).select_from(RUNS).where(*conditions(where or RunFilter()))
+        )
+        with self._database.reading() as connection:
+            return connection.scalar(query) or 0
+
+    def choices(self) -> Choices:
+        """Return the targets, drafts and tags that occur."""
+        with self._database.reading() as connection:
+            targets, drafts, tags = (
+                connection.scalars(sa.select(column).where(KEPT).distinct()).all()
+                for column in (RUNS.c.target, RUNS.c.draft, RUNS.c.tags)
+            )
+        words = {tag for one in tags for tag in one}
+        return Choices(*(tuple(sorted(each)) for each in (targets, drafts, words)))
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="microseconds")
+
+
+def _gone(run_id: int) -> StoreError:
+    return StoreError(f"Run {run_id} is not there any more: it was deleted meanwhile.")
+
+
+def _decompress(body: bytes, run_id: int) -> bytes:
+    """Unpack a trace, and not more of it than a trace may hold."""
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(bytes(body), MAX_STORED_BYTES)
+    except zlib.error:
+        data = b""
+    if not unpacker.eof:
+        raise StoreError(f"Run {run_id} is damaged and cannot be read; delete it.")
+    return data

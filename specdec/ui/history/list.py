@@ -1,0 +1,269 @@
+"""The list of saved runs: filters, the table, and what can be done to the lines chosen in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import pandas as pd
+import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
+
+from specdec.errors import SpecdecError
+from specdec.saved.rows import RunFilter, StoredRun
+from specdec.saved.store import RunStore
+from specdec.view import words
+from specdec.view.history_words import heading
+
+MAX_LINES = 1000
+"""More lines than this are neither sent to the browser nor looked through by anybody."""
+TABLE_HEIGHT_PX = 320
+SORTS = {
+    "Latest first": ("started_at", True),
+    "Oldest first": ("started_at", False),
+    "Fastest first": ("tokens_per_s", True),
+    "Largest speed-up first": ("speedup", True),
+    "Highest acceptance first": ("draft_acceptance_rate", True),
+    "Most tokens first": ("num_tokens", True),
+}
+
+
+def choose(run_ids: Collection[int]) -> None:
+    """Select these runs when the list is drawn next."""
+    st.session_state.chosen_runs = set(run_ids)
+
+
+def tell(kind: str, sentence: str) -> None:
+    """Show a sentence, an "error" or a "success", when the page is drawn next."""
+    st.session_state.history_notice = (kind, sentence)
+
+
+def draw_notice(store: RunStore) -> None:
+    """Say once what the last action came to, and offer to undo a deletion."""
+    kind, sentence = st.session_state.pop("history_notice", ("", ""))
+    if kind == "error":
+        st.error(words.plain(sentence), icon=":material/error:")
+    elif kind:
+        st.success(words.plain(sentence), icon=":material/check_circle:")
+    deleted = st.session_state.get("deleted_runs", ())
+    if deleted:
+        with st.container(horizontal=True, vertical_alignment="center", key="undo_bar"):
+            st.caption(f"{_count(len(deleted))} deleted; this can be undone for a day.")
+            st.button(
+                "Undo", icon=":material/undo:", key="undo", on_click=_undo, args=(store, deleted)
+            )
+
+
+def _count(number: int) -> str:
+    return "1 run" if number == 1 else f"{number:,} runs"
+
+
+# -- what the list is narrowed to ----------------------------------------------------------------
+
+
+def draw_filters(store: RunStore) -> RunFilter:
+    """Draw the filters and return what they say."""
+    choices = store.choices()
+    with st.popover("Filter", icon=":material/filter_list:", key="filters"):
+        targets = st.multiselect("Target", choices.targets, key="filter_targets")
+        drafts = st.multiselect("Draft", choices.drafts, key="filter_drafts")
+        tags = st.multiselect("Tags, all of them", choices.tags, key="filter_tags")
+        days = st.date_input("Started, from and to", [], key="filter_days")
+    since, until = day_bounds(days if isinstance(days, tuple) else (days,), visitor_zone())
+    search = st.session_state.get("filter_search", "").strip()
+    return RunFilter(search, tuple(targets), tuple(drafts), tuple(tags), since=since, until=until)
+
+
+def draw_search() -> None:
+    st.text_input(
+        "Search",
+        key="filter_search",
+        placeholder="Search in prompts, names and notes",
+        label_visibility="collapsed",
+        icon=":material/search:",
+    )
+
+
+def visitor_zone() -> tzinfo:
+    """Return the time zone of the visitor's browser, UTC where it is not known."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError):
+        return UTC
+
+
+def day_bounds(days: Sequence[date | None], zone: tzinfo) -> tuple[str, str]:
+    """Return the first moment of the first day and of the day after the last, UTC, ISO 8601."""
+    known = [day for day in days if day is not None]
+    if not known:
+        return "", ""
+    return _midnight(known[0], zone), _midnight(known[-1] + timedelta(days=1), zone)
+
+
+def _midnight(day: date, zone: tzinfo) -> str:
+    moment = datetime.combine(day, time.min, zone).astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+
+def draw_table(store: RunStore, where: RunFilter) -> list[StoredRun]:
+    """Draw the list and return the lines that are selected, in its order."""
+    order_by, descending = SORTS[st.session_state.get("sort") or "Latest first"]
+    lines = store.list_runs(where, order_by=order_by, descending=descending, limit=MAX_LINES)
+    if not lines:
+        _draw_nothing(narrowed=where != RunFilter())
+        return []
+    chosen = st.session_state.get("chosen_runs", set())
+    at = [row for row, line in enumerate(lines) if line.id in chosen]
+    identity = hashlib.sha256(repr([line.id for line in lines]).encode()).hexdigest()[:12]
+    event = st.dataframe(
+        table(lines),
+        key=f"runs_{identity}",
+        height=min(TABLE_HEIGHT_PX, 40 + 35 * len(lines)),
+        hide_index=True,
+        placeholder="–",
+        on_select="rerun",
+        selection_mode="multi-row",
+        selection_default={"selection": {"rows": at}},
+        column_config=_columns(),
+        alt="Saved runs; select one to look at it, two or more to compare them",
+    )
+    rows = [row for row in event["selection"]["rows"] if row < len(lines)]
+    selected = [lines[row] for row in sorted(rows)]
+    choose([line.id for line in selected])
+    if len(lines) == MAX_LINES:
+        st.caption(
+            f"The first {MAX_LINES:,} of {store.count(where):,} runs; search, filter or sort to "
+            "see others."
+        )
+    return selected
+
+
+def draw_sort() -> None:
+    st.selectbox("Sort", list(SORTS), key="sort", label_visibility="collapsed", width=220)
+
+
+def _draw_nothing(*, narrowed: bool) -> None:
+    if narrowed:
+        st.info("No saved run fits the search and the filters; clear one of them.")
+    else:
+        st.info(
+            "Nothing is saved yet. Every run of the live page appears here the moment it ends, "
+            "also one that was stopped or failed. You can import a run from a file, too."
+        )
+
+
+def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
+    """Return the list as it is shown; texts stay texts, and what is not known stays empty."""
+    rows = [
+        {
+            "run": line.id,
+            "started": line.started_at[:19],
+            "name": heading(line),
+            "draft": line.draft,
+            "k": line.num_draft_tokens,
+            "temperature": line.temperature,
+            "tokens_per_s": line.tokens_per_s,
+            "speedup": line.speedup,
+            "acceptance": line.draft_acceptance_rate,
+            "length": line.mean_acceptance_length,
+            "tokens": line.num_tokens,
+            "ended": line.finish_reason,
+            "target": line.target,
+            "tags": list(line.tags),
+            "note": line.note,
+        }
+        for line in lines
+    ]
+    frame = pd.DataFrame(rows)
+    frame["started"] = pd.to_datetime(frame["started"], errors="coerce", utc=True)
+    return frame
+
+
+def _columns() -> dict[str, ColumnConfig | str | None]:
+    number, text = st.column_config.NumberColumn, st.column_config.TextColumn
+    return {
+        "run": number("#", width=42, format="%d"),
+        "started": st.column_config.DatetimeColumn(
+            "Started", format="YYYY-MM-DD HH:mm", timezone=str(visitor_zone()), width=125
+        ),
+        "name": text("Name or prompt", width=165),
+        "target": text("Target"),
+        "draft": text("Draft", width=105),
+        "k": number("K", width=40, help="Drafted tokens per round, as set at the start."),
+        "temperature": number("Temp.", width=58, format="%.2f"),
+        "tokens": number("Tokens", width=70),
+        "tokens_per_s": number("Tokens/s", format="%.1f", width=76),
+        "speedup": number("Speed-up", format="%.2f ×", width=76, help="Over plain decoding."),
+        "acceptance": number("Accepted", format="percent", width=76, help="Of drafted tokens."),
+        "length": number(
+            "Length", format="%.2f", width=70, help="Mean acceptance length: tokens per round."
+        ),
+        "ended": text("Ended", width=80),
+        "tags": st.column_config.ListColumn("Tags"),
+        "note": text("Note"),
+    }
+
+
+# -- what can be done to a line ------------------------------------------------------------------
+
+
+def draw_delete(store: RunStore, lines: Sequence[StoredRun]) -> None:
+    """Offer to take the selected runs off the list."""
+    st.button(
+        f"Delete {_count(len(lines))}",
+        icon=":material/delete:",
+        key="delete",
+        on_click=_delete,
+        args=(store, [line.id for line in lines]),
+    )
+
+
+def _delete(store: RunStore, run_ids: list[int]) -> None:
+    try:
+        store.delete(run_ids)
+    except SpecdecError as error:
+        tell("error", str(error))
+    else:
+        st.session_state.deleted_runs = run_ids
+        choose([])
+
+
+def _undo(store: RunStore, run_ids: list[int]) -> None:
+    try:
+        store.restore(run_ids)
+    except SpecdecError as error:
+        tell("error", str(error))
+    else:
+        st.session_state.deleted_runs = []
+        choose(run_ids)
+
+
+def draw_words(store: RunStore, line: StoredRun) -> None:
+    """Offer to name a run, to note something about it and to tag it."""
+    with (
+        st.popover("Name, note, tags", icon=":material/edit:", key=f"words_{line.id}"),
+        st.form(f"words_form_{line.id}", border=False),
+    ):
+        title = st.text_input(
+            "Name", line.title, key=f"title_{line.id}", placeholder="Its prompt, if empty"
+        )
+        note = st.text_area("Note", line.note, key=f"note_{line.id}")
+        tags = st.multiselect(
+            "Tags",
+            sorted({*store.choices().tags, *line.tags}),
+            list(line.tags),
+            accept_new_options=True,
+            key=f"tags_{line.id}",
+        )
+        submitted = st.form_submit_button("Save", key="save_words")
+    if submitted:
+        try:
+            store.edit(line.id, title=title.strip(), note=note, tags=[*dict.fromkeys(tags)])
+        except SpecdecError as error:
+            tell("error", str(error))
+        st.rerun()

@@ -1,0 +1,58 @@
+"""The store behind the pages, one per database for a server, and the runs a tab looks at."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from functools import lru_cache
+
+import streamlit as st
+
+from specdec.runs.run import Run
+from specdec.saved.database import default_location
+from specdec.saved.rows import StoredRun
+from specdec.saved.store import RunStore
+
+MAX_OPEN_RUNS = 16
+"""How many whole runs a tab keeps in memory."""
+
+
+@lru_cache(maxsize=4)
+def _store_at(location: str) -> RunStore:
+    return RunStore(location)
+
+
+def run_store() -> RunStore:
+    """Return the store that `SPECDEC_DB` names; callable from any thread.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    return _store_at(default_location())
+
+
+def save_run(run: Run) -> None:
+    """Keep a run that is over, however it ended.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    run_store().save(run)
+
+
+def load_run(store: RunStore, line: StoredRun) -> Run:
+    """Return the whole run of a line of the list, with the words the line has.
+
+    Raises:
+        StoreError: it was deleted meanwhile, or is damaged.
+    """
+    runs: OrderedDict[tuple[str, int], Run] = st.session_state.setdefault(
+        "history_runs", OrderedDict()
+    )
+    key = (store.location, line.id)
+    if key not in runs:
+        runs[key] = store.load(line.id)
+    runs.move_to_end(key)
+    while len(runs) > MAX_OPEN_RUNS:
+        runs.popitem(last=False)
+    return replace(runs[key], title=line.title, note=line.note, tags=line.tags)

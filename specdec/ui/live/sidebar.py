@@ -1,0 +1,171 @@
+"""The sidebar: what to run, as widgets whose values are shared in the URL.
+
+A model that is typed in (a folder, say) is no part of the URL: a link that somebody sends must
+not open a path on this machine.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from specdec.pair import draft_choices, target_choices
+from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft
+from specdec.targets.server.endpoints import MARK
+from specdec.ui.live.presets import LINKS
+from specdec.ui.loaders import has_mlx
+
+OTHER = "another model …"
+_MIN_TOKENS, _MAX_TOKENS, _TOKENS_STEP = 64, 1024, 64
+_FIXED = "Fixed while a run goes on; the next run takes it."
+_LIVE = "May be changed while a run goes on, and takes effect in the next round."
+
+
+def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
+    """Draw the settings and return them as they stand.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    with st.sidebar:
+        target = _target(defaults.target, disabled=running)
+        draft = _draft(_default_draft(defaults, target), target)
+        num_draft_tokens = st.slider(
+            "Drafted tokens per round, K",
+            1,
+            MAX_NUM_DRAFT_TOKENS,
+            max(1, defaults.num_draft_tokens),
+            key="k",
+            bind="query-params",
+            disabled=draft == "none",
+            help="How many tokens the draft proposes before the target checks them all in one "
+            f"call. {_LIVE}",
+        )
+        temperature = st.slider(
+            "Temperature",
+            0.0,
+            2.0,
+            defaults.temperature,
+            0.05,
+            key="temperature",
+            bind="query-params",
+            help="0 takes the likeliest token each time (greedy); higher values are more "
+            f"adventurous. Draft and target use the same. {_LIVE}",
+        )
+        top_p = st.slider(
+            "Top-p",
+            0.05,
+            1.0,
+            defaults.top_p,
+            0.05,
+            key="top_p",
+            bind="query-params",
+            help="Only the likeliest tokens that together hold this share of the probability "
+            f"may be chosen; 1 switches it off. {_LIVE}",
+        )
+        max_tokens = st.slider(
+            "Most tokens to write",
+            _MIN_TOKENS,
+            _MAX_TOKENS,
+            _allowed_tokens(defaults.max_tokens),
+            _TOKENS_STEP,
+            key="max_tokens",
+            bind="query-params",
+            disabled=running,
+            help=f"The run ends here if the model has not ended by itself. {_FIXED}",
+        )
+        link = st.selectbox(
+            "Emulated link to the target",
+            list(LINKS),
+            key="link",
+            bind="query-params",
+            disabled=running,
+            help="Emulated: a real wait of this round-trip time around every call of the target, "
+            f"as if it stood that far away. {_FIXED}",
+        )
+        with st.expander("More settings"):
+            seed = st.number_input(
+                "Seed",
+                0,
+                2**31 - 1,
+                defaults.seed,
+                key="seed",
+                bind="query-params",
+                disabled=running,
+                help=f"The same seed and settings give the same run. {_FIXED}",
+            )
+            backend = st.selectbox(
+                "Backend",
+                ["auto", "portable", *(["mlx"] if has_mlx() else [])],
+                key="backend",
+                bind="query-params",
+                disabled=running,
+                help="What runs the models: portable (NumPy and Numba) anywhere, MLX on Apple "
+                f"silicon. {_FIXED}",
+            )
+    return RunConfig(
+        target=target,
+        draft=draft,
+        backend=backend,
+        num_draft_tokens=0 if draft == "none" else num_draft_tokens,
+        temperature=round(temperature, 2),
+        top_p=round(top_p, 2),
+        max_tokens=max_tokens,
+        seed=int(seed),
+        rtt_ms=LINKS[link],
+    )
+
+
+def _target(default: str, *, disabled: bool) -> str:
+    choices = target_choices()
+    names = [*choices, *({default} - set(choices)), OTHER]
+    is_server = str(st.session_state.get("target", default)).startswith(MARK)
+    name = st.selectbox(
+        "Target",
+        names,
+        names.index(default),
+        key="target",
+        bind=None if is_server else "query-params",  # no endpoint in a shared link
+        disabled=disabled,
+        help="The model that decides: the text follows its distribution, whatever the draft "
+        f"proposes. {_FIXED}",
+    )
+    return _typed("target", disabled=disabled) if name == OTHER else name
+
+
+def _default_draft(defaults: RunConfig, target: str) -> str:
+    """Return the draft of `.env` where it fits `target`, else the one that needs no choice."""
+    of_its_target = defaults.draft == default_draft(defaults.target)
+    return default_draft(target) if of_its_target else defaults.draft
+
+
+def _draft(default: str, target: str) -> str:
+    choices = draft_choices(target)
+    names = [*choices, *({default} - set(choices)), OTHER]
+    name = st.selectbox(
+        "Draft",
+        names,
+        names.index(default),
+        key="draft",
+        bind="query-params",
+        help=f"What proposes tokens cheaply for the target to check. {_LIVE}",
+    )
+    if name in choices:
+        st.caption(choices[name].capitalize() + ".")
+    return _typed("draft", disabled=False) if name == OTHER else name
+
+
+def _typed(role: str, *, disabled: bool) -> str:
+    return st.text_input(
+        f"Name of the {role} model",
+        key=f"{role}_name",
+        placeholder="organisation/name, a folder, or a .gguf file",
+        disabled=disabled,
+        help="A Hugging Face repository id, a local folder in Hugging Face form, or a local .gguf "
+        "file. Draft and target need the same vocabulary. Not part of the shared link.",
+    ).strip()
+
+
+def _allowed_tokens(value: int) -> int:
+    """Return the nearest value that the slider can show."""
+    steps = round(value / _TOKENS_STEP)
+    return min(_MAX_TOKENS, max(_MIN_TOKENS, steps * _TOKENS_STEP))

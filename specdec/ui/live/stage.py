@@ -1,0 +1,112 @@
+"""The stage: tree, text and dashboard in one fragment that redraws itself while a run moves.
+
+The fragment reads lists that the pump's thread appends to. When everything is over and has been
+shown, it asks for one whole run of the script, which draws the final picture and stops the timer.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import streamlit as st
+
+from specdec.live.pump import LiveRun
+from specdec.runs.machine import num_cpus
+from specdec.ui import panels, study
+from specdec.ui.history.files import draw_downloads
+from specdec.ui.live import controls
+from specdec.view import words
+from specdec.view.playback import CALL_WAIT_S, REDRAW_EVERY_S, live_pace_s
+from specdec.view.run_view import RunView
+
+
+def is_moving(live: LiveRun) -> bool:
+    """Say whether anything is still to happen, or to be shown."""
+    show = controls.current_show()
+    at_end = show is None or live.recording is None or show.is_at_end(live.recording.frames)
+    return live.is_alive or not at_end
+
+
+def draw(*, moving: bool) -> None:
+    """Draw the run of this tab, or what there will be to see."""
+    live = controls.current_run()
+    panels.draw_legend()
+    if live is None:
+        panels.draw_welcome()
+        return
+    pace_s = REDRAW_EVERY_S if controls.chosen_speed() else live_pace_s(num_cpus())
+    every_s = pace_s if moving else None
+    st.fragment(_draw_run, run_every=every_s)(final=not moving)
+
+
+def _draw_run(*, final: bool) -> None:
+    live, show = controls.current_run(), controls.current_show()
+    if live is None:
+        return
+    if not final and not controls.chosen_speed():
+        live.await_call(CALL_WAIT_S)
+    is_behind = False
+    if show is not None and live.recording is not None:
+        frames = live.recording.frames
+        show.advance(frames, time.monotonic())
+        is_behind = not show.is_at_end(frames)
+        if live.phase.is_over and not is_behind:
+            show.view.pending = None  # stopped or failed before the target answered
+    if not final and not is_moving(live):
+        st.rerun()
+    view = show.view if show else RunView(str)
+    panels.draw_state(live, view, is_behind=is_behind)
+    if final and not view.rounds:
+        return  # what went wrong is all there is to show
+    link = words.link_kind(live)
+    if final:
+        if live.run is not None:
+            study.draw_tree(live.run, live.run.started_at)
+    elif (arrival := live.arrival) is not None:
+        panels.draw_arrival(arrival)
+    else:
+        panels.draw_live_tree(view, live.config.num_draft_tokens)
+        live.page_drawn(time.monotonic())
+    makers = (
+        partial(panels.gauges, view, live.baseline, link=link),
+        partial(panels.speed, view, live.baseline, link=link),
+        partial(panels.acceptance, view),
+    )
+    gauges, speed, acceptance = (
+        [make() for make in makers] if final or show is None else show.turns.take(makers)
+    )
+    left, right = st.columns([3, 2])
+    with left:
+        panels.draw_text(view)
+        st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
+    with right:
+        panels.draw_column(gauges)
+        _draw_baseline(live, link)
+    if final:
+        with st.container(horizontal=True, key="take_away"):
+            _draw_copy(view)
+            if live.run is not None:
+                draw_downloads(live.run, "run")
+    panels.draw_row(speed)
+    panels.draw_row(acceptance)
+    if final and live.run is not None:
+        study.draw(live.run, live.run.started_at, link=link, live=live)
+
+
+def _draw_baseline(live: LiveRun, link: str) -> None:
+    """Say what the speed-up was measured against, and when."""
+    if live.baseline is None:
+        st.caption("No baseline yet.")
+    else:
+        st.caption(
+            words.baseline_words(live.baseline, is_new=live.baseline_is_new, link=link),
+            help="The baseline of both speed-ups: the same target, prompt and temperature with "
+            "nothing drafted, one call per token. The first call is not counted, because it warms "
+            "caches up.",
+        )
+
+
+def _draw_copy(view: RunView) -> None:
+    with st.popover("Copy the text", icon=":material/content_copy:", key="copy"):
+        st.code(view.text.plain, language=None, wrap_lines=True, height=240)

@@ -1,0 +1,210 @@
+"""One round told step by step, with its own numbers: where the algorithm is taught."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from specdec.records import RoundResult, TokenRecord, TokenStatus
+from specdec.view.facts import TextOf, visible
+from specdec.view.palette import LOOKS
+
+NameOf = Callable[[TokenRecord], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One token at a position: its probability by draft, by target, and in the residual."""
+
+    token: str
+    draft_prob: float | None
+    target_prob: float | None
+    residual_prob: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow:
+    """One line of the table of candidates; None where there was no test."""
+
+    place: int
+    token: str
+    draft_prob: float | None
+    target_prob: float | None
+    ratio: float | None
+    acceptance_prob: float | None
+    uniform: float | None
+    verdict: str
+
+
+def candidate_rows(result: RoundResult, text_of: TextOf) -> list[CandidateRow]:
+    """Return the round's candidates and its final token, in output order."""
+    records = [*result.candidates, *([result.final] if result.final else [])]
+    return [
+        CandidateRow(
+            place=record.position - result.position + 1,
+            token=visible(text_of(record.token_id)),
+            draft_prob=record.draft_prob,
+            target_prob=record.target_prob,
+            ratio=_ratio(record),
+            acceptance_prob=record.acceptance_prob,
+            uniform=record.uniform,
+            verdict=f"{LOOKS[record.status].glyph} {record.status}",
+        )
+        for record in records
+    ]
+
+
+def _ratio(record: TokenRecord) -> float | None:
+    if record.acceptance_prob is None or not record.draft_prob or record.target_prob is None:
+        return None
+    return record.target_prob / record.draft_prob
+
+
+def steps(result: RoundResult, text_of: TextOf) -> Iterator[str]:
+    """Tell the round, one sentence per step; the sentences are plain text."""
+    greedy = result.temperature == 0
+
+    def name(record: TokenRecord) -> str:
+        return f"“{visible(text_of(record.token_id))}”"
+
+    if result.candidates:
+        drafted = ", ".join(map(name, result.candidates))
+        yield (
+            f"The draft ({result.drafter}) proposed {drafted} in "
+            f"{1e3 * result.draft_s:.0f} ms, one token after the other."
+        )
+        yield (
+            f"The target scored {_all_of(len(result.candidates))} in one call of "
+            f"{1e3 * result.verify_s:.0f} ms{_link_words(result)}."
+        )
+    else:
+        yield (
+            f"Nothing was drafted; the target was called for one token "
+            f"({1e3 * result.verify_s:.0f} ms{_link_words(result)})."
+        )
+    for record in result.candidates:
+        if record.acceptance_prob is not None and record.uniform is not None:
+            yield _greedy_test(record, name) if greedy else _test(record, name)
+    num_discarded = sum(c.status is TokenStatus.DISCARDED for c in result.candidates)
+    if num_discarded:
+        was = "token was" if num_discarded == 1 else "tokens were"
+        yield f"{num_discarded} drafted {was} never tested and discarded with it."
+    if result.final is not None:
+        yield _final(result, result.final, name(result.final), greedy)
+    emitted = len(result.emitted)
+    yield (f"So one call of the target gave {emitted} {'token' if emitted == 1 else 'tokens'}.")
+
+
+def _all_of(count: int) -> str:
+    return "it" if count == 1 else f"all {count}"
+
+
+def _link_words(result: RoundResult) -> str:
+    return f", {1e3 * result.link_s:.0f} ms of it on the network" if result.link_s > 0 else ""
+
+
+def _test(record: TokenRecord, name: NameOf) -> str:
+    assert record.acceptance_prob is not None
+    assert record.uniform is not None
+    p, q = record.target_prob or 0.0, record.draft_prob or 0.0
+    passed = record.status is TokenStatus.ACCEPTED
+    drawn = f"{record.uniform:.3f} was drawn, {'below it' if passed else 'not below it'}"
+    chance = (
+        f"the target gives it p = {p:.3f}, at least the draft's q = {q:.3f}, so it is sure to pass"
+        if record.acceptance_prob >= 1
+        else f"the target gives it p = {p:.3f} and the draft q = {q:.3f}, so it passes with "
+        f"probability p/q = {record.acceptance_prob:.3f}; {drawn}"
+    )
+    return f"{name(record)}: {chance}: {record.status}."
+
+
+def _greedy_test(record: TokenRecord, name: NameOf) -> str:
+    own = "" if record.target_logprob is None else f" ({record.target_logprob:.2f})"
+    if record.status is TokenStatus.ACCEPTED:
+        return f"{name(record)} is the target's likeliest token too{own}: accepted."
+    return f"{name(record)} is not the target's likeliest token{own}: rejected."
+
+
+def _final(result: RoundResult, final: TokenRecord, token: str, greedy: bool) -> str:
+    if final.status is TokenStatus.RESAMPLED and greedy:
+        return f"The target's likeliest token {token} takes its place."
+    if final.status is TokenStatus.RESAMPLED:
+        rejected = _rejected_before(result)
+        mass = None if rejected is None else rejected.expected_acceptance
+        left = "" if mass is None else f", which is {max(0.0, 1 - mass):.3f} of its probability"
+        return (
+            f"In its place {token} was drawn from the residual max(0, p − q), made to sum to 1: "
+            f"what the target wants and the draft under-rated{left}. This makes up exactly for "
+            "the acceptances, so the output follows p."
+        )
+    if result.candidates:
+        return f"Every token passed, so {token} came from the target as a bonus, at no extra call."
+    return f"The target chose {token}."
+
+
+def _rejected_before(result: RoundResult) -> TokenRecord | None:
+    """Return the last candidate that was rejected: the residual is what it left."""
+    rejected = [c for c in result.candidates if c.status is TokenStatus.REJECTED]
+    return rejected[-1] if rejected else None
+
+
+def places(result: RoundResult) -> list[TokenRecord]:
+    """Return one record per position of the round that the target had a say on."""
+    records: dict[int, TokenRecord] = {}
+    for record in (*result.candidates, *([result.final] if result.final else [])):
+        records.setdefault(record.position, record)
+    return list(records.values())
+
+
+def bars(result: RoundResult, position: int, text_of: TextOf) -> list[Bar]:
+    """Return p against q over both sides' likeliest tokens at an output position.
+
+    At temperature 0 the tested probabilities are 0 and 1, so the models' own are given. The
+    residual is given where a token was rejected, normalised over the whole vocabulary.
+    """
+    here = [
+        record
+        for record in (*result.candidates, *([result.final] if result.final else []))
+        if record.position == position
+    ]
+    probs: dict[int, tuple[float | None, float | None]] = {}
+    for record in here:
+        for top in record.top_tokens:
+            probs[top.token_id] = (
+                (_exp(top.draft_logprob), _exp(top.target_logprob))
+                if result.temperature == 0
+                else (top.draft_prob, top.target_prob)
+            )
+    for record in here:
+        if record.token_id not in probs:
+            probs[record.token_id] = (
+                (_exp(record.draft_logprob), _exp(record.target_logprob))
+                if result.temperature == 0
+                else (record.draft_prob, record.target_prob)
+            )
+    mass = _residual_mass(result, here)
+    rows = [
+        Bar(visible(text_of(token_id)), q, p, _residual(p, q, mass))
+        for token_id, (q, p) in probs.items()
+    ]
+    return sorted(rows, key=lambda bar: (-(bar.target_prob or 0.0), -(bar.draft_prob or 0.0)))
+
+
+def _exp(logprob: float | None) -> float | None:
+    # A file may claim more than certainty, which may be more than a float can hold.
+    return None if logprob is None else math.exp(min(logprob, 0.0))
+
+
+def _residual_mass(result: RoundResult, here: Sequence[TokenRecord]) -> float | None:
+    rejected = _rejected_before(result)
+    if result.temperature == 0 or rejected is None or rejected not in here:
+        return None
+    expected = rejected.expected_acceptance
+    return None if expected is None else 1.0 - expected
+
+
+def _residual(p: float | None, q: float | None, mass: float | None) -> float | None:
+    if mass is None or mass <= 0 or p is None:
+        return None
+    return max(0.0, p - (q or 0.0)) / mass

@@ -1,0 +1,74 @@
+"""Speculative and plain decoding, each measured by itself, played back on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from specdec.runs.recording import Frame, frame_time_s
+from specdec.view.facts import TextOf
+from specdec.view.playback import Show
+from specdec.view.run_view import RunView
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """How far a runner is: tokens written, seconds of its own clock, and whether it is there."""
+
+    num_tokens: int
+    seconds: float
+    is_over: bool
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        return self.num_tokens / self.seconds if self.seconds > 0 else None
+
+
+class Race:
+    """Two recordings that are shown from the same moment on at the same speed."""
+
+    def __init__(
+        self, text_of: TextOf, runners: Sequence[Sequence[Frame]], speed: float | None
+    ) -> None:
+        self._runners = runners
+        self._shows = [Show(text_of, speed) for _ in runners]
+
+    def advance(self, now_s: float) -> None:
+        """Show what is due at `now_s` (monotonic)."""
+        for show, frames in zip(self._shows, self._runners, strict=True):
+            show.advance(frames, now_s)
+
+    @property
+    def views(self) -> list[RunView]:
+        return [show.view for show in self._shows]
+
+    @property
+    def is_over(self) -> bool:
+        pairs = zip(self._shows, self._runners, strict=True)
+        return all(show.is_at_end(frames) for show, frames in pairs)
+
+    def laps(self) -> list[Lap]:
+        """Return where each runner is; the time of one that has arrived stands still."""
+        laps = []
+        for show, frames in zip(self._shows, self._runners, strict=True):
+            over = show.is_at_end(frames)
+            end_s = max(map(frame_time_s, frames[-2:]), default=0.0)
+            seconds = end_s if over else show.playhead.place_s
+            laps.append(Lap(show.view.text.num_tokens, seconds, over))
+        return laps
+
+
+def result_words(speculative: Lap, plain: Lap, link: str) -> str:
+    """Say who was faster, by tokens per second of the whole race, prompt included."""
+    over = f" over the {link} link" if link else ""
+    ours, theirs = speculative.tokens_per_s, plain.tokens_per_s
+    said = (
+        f"Speculative decoding wrote {speculative.num_tokens} tokens in "
+        f"{speculative.seconds:.1f} s{over}, plain decoding {plain.num_tokens} in "
+        f"{plain.seconds:.1f} s"
+    )
+    if not ours or not theirs:
+        return f"{said}."
+    if ours >= theirs:
+        return f"{said}: {ours / theirs:.2f} times as many tokens per second."
+    return f"{said}: plain decoding was {theirs / ours:.2f} times as fast."

@@ -1,0 +1,94 @@
+"""What the page says in words: states, totals, and text that must not be read as Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from specdec.live.pump import LiveRun, Phase
+from specdec.metrics import Baseline
+from specdec.records import FinishReason, RunSummary
+from specdec.view.run_view import RunView
+
+TOTALS_MEANING = (
+    "Measured, over the whole run. Drafted: sent to the target to be checked. Accepted: counted "
+    "when they are checked, also where the end of the answer cut them off. Tokens per target call: "
+    "all tokens written over all calls; plain decoding has 1."
+)
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:&])")
+
+
+def plain(text: str) -> str:
+    """Escape `text` so that Streamlit's Markdown shows it as it is."""
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def state_word(live: LiveRun) -> tuple[str, str]:
+    """Return the colour and the name of what a run is doing."""
+    match live.phase:
+        case Phase.LOADING:
+            return "gray", "Getting ready"
+        case Phase.BASELINE:
+            return "violet", "Measuring the baseline"
+        case Phase.READING:
+            return "gray", "Reading the prompt"
+        case Phase.DRAFTING:
+            return "gray", "Drafting"
+        case Phase.VERIFYING:
+            return "blue", "Verifying"
+        case Phase.STOPPED:
+            return "orange", "Stopped"
+        case Phase.FAILED:
+            return "red", "Failed"
+        case Phase.FINISHED:
+            return ("violet", "Plain decoding") if live.is_comparing else ("green", "Finished")
+
+
+def shown_state(view: RunView) -> tuple[str, str]:
+    """Return the colour and the name of the moment that a slower picture shows."""
+    return ("gray", "Drafting") if view.pending is None else ("blue", "Verifying")
+
+
+def ending(summary: RunSummary) -> str:
+    """Say why a run ended."""
+    return {
+        FinishReason.STOP: "the model ended its answer",
+        FinishReason.LENGTH: "the limit of tokens was reached",
+        FinishReason.STOPPED: "you stopped it; what was written is kept",
+        FinishReason.ERROR: "an error ended it; what was written is kept",
+    }[summary.finish_reason]
+
+
+def baseline_words(baseline: Baseline, *, is_new: bool, link: str) -> str:
+    """Say what the speed-ups are measured against, when it was measured, and on how much."""
+    when = "just before this run" if is_new else "earlier in this session"
+    over = f" over the {link} link" if link else ""
+    return (
+        f"Baseline {baseline.tokens_per_s:.1f} tokens/s: plain decoding of "
+        f"{baseline.num_tokens} tokens{over}, measured {when}."
+    )
+
+
+def totals(summary: RunSummary) -> str:
+    """Return the run so far in one sentence."""
+    if not summary.num_target_calls:
+        return "Nothing has been written yet."
+    calls = f"{summary.num_tokens} tokens in {summary.num_target_calls} target calls"
+    if not summary.num_draft_tokens:
+        return f"{calls}; nothing was drafted."
+    return (
+        f"{summary.num_accepted_draft_tokens} of {summary.num_draft_tokens} drafted tokens "
+        f"accepted ({percent(summary.draft_acceptance_rate)}); {calls}, "
+        f"{summary.tokens_per_target_call:.1f} tokens per target call."
+    )
+
+
+def link_kind(live: LiveRun) -> str:
+    """Return "emulated" or "measured" for the link of a run, and nothing where there is none."""
+    if live.config.rtt_ms > 0:
+        return "emulated"
+    return "measured" if live.baseline is not None and live.baseline.link_s > 0 else ""
