@@ -1,5 +1,6 @@
 """Speculative decoding, for real and in slow motion: the engine behind SpeculatoViz."""
 
+from specdec.acceptance import Draft, verify
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
@@ -7,7 +8,6 @@ from specdec.engine import RoundSettings, generate, measure_baseline
 from specdec.errors import ModelError, SettingsError, SpecdecError, TargetError
 from specdec.metrics import Baseline, RollingWindow, summarise
 from specdec.records import (
-    Draft,
     Drafted,
     Event,
     FinishReason,
@@ -18,7 +18,7 @@ from specdec.records import (
     TokenStatus,
     TopToken,
 )
-from specdec.sampling import Distribution, Sampler, verify
+from specdec.sampling import Distribution, Sampler
 from specdec.settings import RunConfig, Settings
 from specdec.targets.base import Exactness, Scores
 from specdec.targets.link import EmulatedLink

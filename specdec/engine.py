@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from specdec.acceptance import Draft, Verdict, verify
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.none import NoDrafter
 from specdec.errors import SettingsError, SpecdecError, TargetError
 from specdec.metrics import Baseline, summarise
 from specdec.observe import final_record, pending_records, verified_records
-from specdec.records import Draft, Drafted, Event, FinishReason, Prefilled, RoundResult, RunSummary
-from specdec.sampling import Distribution, Sampler, Verdict, verify
+from specdec.records import Drafted, Event, FinishReason, Prefilled, RoundResult, RunSummary
+from specdec.sampling import Distribution, Sampler
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
 from specdec.targets.base import Scores, Target
 

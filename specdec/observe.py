@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from specdec.records import Draft, TokenRecord, TokenStatus, TopToken
-from specdec.sampling import Distribution, Verdict
+from specdec.acceptance import Draft, Verdict
+from specdec.records import TokenRecord, TokenStatus, TopToken
+from specdec.sampling import Distribution
 
 NUM_TOP_TOKENS = 5
 """How many of each side's likeliest tokens a record keeps."""

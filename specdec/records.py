@@ -1,27 +1,19 @@
-"""The values that cross every boundary: drafts, tokens, rounds and summaries.
+"""The values that cross every boundary: tokens, rounds and summaries.
 
-Plain, frozen, and without identity: a round does not know where it is stored or drawn, and apart
-from `Draft` (which carries the distributions to the acceptance rule) nothing here holds an array.
+Plain, frozen, and without identity: a round does not know where it is stored or drawn, and nothing
+here holds an array (`specdec.acceptance.Draft`, which does, never leaves the engine).
 Times are seconds of the engine's own work; time spent by whoever consumes the generator is not in
 them. Everything that can be derived is a property.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from specdec.sampling import Distribution
 
 
 class TokenStatus(StrEnum):
-    """How a token came to be, or did not; the glossary is in `specdec.sampling`."""
+    """How a token came to be, or did not; the glossary is in `specdec.acceptance`."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
@@ -42,66 +34,6 @@ class FinishReason(StrEnum):
     """The consumer closed the generator."""
     ERROR = "error"
     """The target or the drafter failed; the tokens before that are kept."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Draft:
-    """A tree of drafted tokens in an order where parents precede their children.
-
-    `parents[i]` is the index of node i's parent, −1 for the committed context.
-    `distributions[i]` is the distribution token i was actually drawn from, over the target's
-    vocabulary; None says that the token was not drawn but chosen (n-gram lookup, argmax): a point
-    mass. For siblings drawn without replacement it is the distribution given that the earlier
-    ones were rejected. `sample_s` is the share of drafting spent outside forward passes.
-    """
-
-    token_ids: tuple[int, ...] = ()
-    parents: tuple[int, ...] = ()
-    distributions: tuple[Distribution | None, ...] = ()
-    sample_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        assert len(self.token_ids) == len(self.parents) == len(self.distributions)
-        assert all(-1 <= parent < node for node, parent in enumerate(self.parents))
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-    @classmethod
-    def chain(
-        cls,
-        token_ids: Sequence[int],
-        distributions: Sequence[Distribution | None] | None = None,
-        sample_s: float = 0.0,
-    ) -> Draft:
-        """Make a draft in which each token follows the one before; point masses by default."""
-        parents = tuple(range(-1, len(token_ids) - 1))
-        drawn_from = tuple(distributions) if distributions is not None else (None,) * len(parents)
-        return cls(tuple(token_ids), parents, drawn_from, sample_s)
-
-    @property
-    def is_chain(self) -> bool:
-        return all(parent == node - 1 for node, parent in enumerate(self.parents))
-
-    @property
-    def depths(self) -> tuple[int, ...]:
-        """The number of drafted tokens above each node: 0 for the children of the context."""
-        depths: list[int] = []
-        for parent in self.parents:
-            depths.append(0 if parent < 0 else depths[parent] + 1)
-        return tuple(depths)
-
-    def children(self) -> tuple[tuple[int, ...], ...]:
-        """Return the children of the context (entry 0) and of each node i (entry i + 1)."""
-        children: list[list[int]] = [[] for _ in range(len(self) + 1)]
-        for node, parent in enumerate(self.parents):
-            children[parent + 1].append(node)
-        return tuple(map(tuple, children))
-
-    def draft_probs(self, node: int) -> NDArray[np.floating[Any]] | None:
-        """Return the probabilities [vocab_size] that `node` was drawn from, None if chosen."""
-        distribution = self.distributions[node]
-        return None if distribution is None else distribution.probs
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,8 @@
-"""From logits to probabilities, and the one acceptance rule of the project.
-
-Glossary (the words of vLLM's rejection sampler, which says "recovered" for resampled):
-
-- *pending*: a drafted token the target has not answered for yet.
-- *accepted*: a drafted token that passed its test; it becomes output.
-- *rejected*: a drafted token that failed its test; its subtree dies with it.
-- *discarded*: a drafted token that was never tested, because its parent was not accepted or an
-  earlier sibling was.
-- *resampled*: the token drawn from the residual distribution after every candidate of a node was
-  rejected; it ends the round.
-- *bonus*: the token drawn from the target after the last node of a fully accepted path.
-
-The rule is modified rejection sampling (Leviathan, Kalman, Matias 2023,
-https://arxiv.org/abs/2211.17192), applied recursively over the children of each node of a tree
-(SpecInfer, Miao et al. 2024, https://arxiv.org/abs/2305.09781; sampling without replacement as in
-Jeon et al. 2024, https://arxiv.org/abs/2402.14160). A chain is a tree with one child per node, an
-n-gram draft is a point mass, several drafters are several children: there is no second rule.
-"""
+"""From logits to probabilities: temperature, top-k, top-p, and drawing one token."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdec.errors import ModelError, SettingsError
-from specdec.records import Draft, TokenStatus
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -199,107 +179,3 @@ def _hit(masses: FloatArray, point: float) -> tuple[int, float]:
     # side="right": the first index whose end exceeds the point, so that its own mass is positive.
     index = int(np.searchsorted(ends, point, side="right"))
     return index, point - float(ends[index - 1]) if index else point
-
-
-@dataclass(frozen=True, slots=True)
-class Test:
-    """What became of one drafted token; `acceptance_prob` and `uniform` are None if untested.
-
-    `target_prob` is the target's probability of the token at the moment of its test: for the
-    second and later siblings it is taken from the residual their rejected elders left.
-    `expected_acceptance` is Σ min(p, q) there, which observed acceptance must follow.
-    """
-
-    __test__ = False  # not a pytest class
-
-    status: TokenStatus
-    acceptance_prob: float | None = None
-    uniform: float | None = None
-    target_prob: float | None = None
-    expected_acceptance: float | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Verdict:
-    """The outcome of one round.
-
-    `path` holds the indices of the accepted nodes, root first; `tests` one entry per drafted
-    token; `final_token` is None only where the target had no row to draw it from; `final_probs`
-    [vocab_size] is what it was drawn from (the residual, or the target's distribution), which is
-    not normalised.
-    """
-
-    path: tuple[int, ...]
-    tests: tuple[Test, ...]
-    final_token: int | None
-    final_status: TokenStatus
-    final_probs: FloatArray | None
-
-
-def verify(
-    draft: Draft, target_probs: Sequence[FloatArray | None], rng: np.random.Generator
-) -> Verdict:
-    """Walk the draft tree from the root and decide which tokens the target takes.
-
-    Whatever the draft, the emitted tokens follow the target's distribution exactly: one test
-    emits x with probability min(p, q)(x) and otherwise passes the residual max(0, p − q) on to
-    the next sibling, and min(p, q) + max(0, p − q) = p.
-
-    Args:
-        draft: the tree; siblings are tested in the order in which they stand in it.
-        target_probs: one row [vocab_size] per context: row 0 after the committed tokens, row
-            i + 1 after node i. None where the target could not score: the round ends there with
-            what was accepted so far, and no token is drawn.
-        rng: source of the uniforms and of the final token.
-    """
-    tests = [Test(TokenStatus.DISCARDED)] * len(draft)
-    children = draft.children()
-    path: list[int] = []
-    node = -1
-    while True:
-        row = target_probs[node + 1]
-        if row is None:
-            return Verdict(tuple(path), tuple(tests), None, TokenStatus.BONUS, None)
-        current = row
-        accepted = None
-        for child in children[node + 1]:
-            token_id, draft_probs = draft.token_ids[child], draft.draft_probs(child)
-            target_prob = float(current[token_id])
-            draft_prob = 1.0 if draft_probs is None else float(draft_probs[token_id])
-            acceptance_prob = min(1.0, target_prob / draft_prob)
-            uniform = float(rng.random())
-            taken = uniform < acceptance_prob
-            status = TokenStatus.ACCEPTED if taken else TokenStatus.REJECTED
-            expected = target_prob if draft_probs is None else overlap(current, draft_probs)
-            tests[child] = Test(status, acceptance_prob, uniform, target_prob, expected)
-            if taken:
-                accepted = child
-                break
-            current = residual(current, token_id, draft_probs)
-        if accepted is None:
-            status = TokenStatus.RESAMPLED if children[node + 1] else TokenStatus.BONUS
-            token = sample(current, rng)
-            return Verdict(tuple(path), tuple(tests), token, status, current)
-        path.append(accepted)
-        node = accepted
-
-
-def overlap(target_probs: FloatArray, draft_probs: FloatArray) -> float:
-    """Return Σ min(p, q) of two distributions [vocab_size]: the chance that a draft passes."""
-    return float(np.minimum(target_probs, draft_probs).sum(dtype=np.float64))
-
-
-def residual(current: FloatArray, token_id: int, draft_probs: FloatArray | None) -> FloatArray:
-    """Return what is left of `current` [vocab_size] after `token_id` was rejected, normalised.
-
-    `draft_probs` is the distribution the token was drawn from, None for a point mass. A rejection
-    implies positive residual mass up to rounding; where rounding ate it, `current` and the draft
-    agree to the last bit and `current` itself is the right answer.
-    """
-    if draft_probs is None:
-        left = current.copy()
-        left[token_id] = 0.0
-    else:
-        left = np.maximum(current - draft_probs, 0.0)
-    mass = float(left.sum(dtype=np.float64))
-    return left / left.dtype.type(mass) if mass > 0.0 else current

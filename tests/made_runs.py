@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
+from specdec.acceptance import Draft
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.metrics import Baseline, summarise
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import (
-    Draft,
     Event,
     FinishReason,
     RoundResult,
@@ -59,10 +59,7 @@ class HashedTarget:
     def score(self, context, draft):
         rows = [hashed_logits(context)]
         for node in range(len(draft)):
-            path = [node]
-            while draft.parents[path[0]] >= 0:
-                path.insert(0, draft.parents[path[0]])
-            rows.append(hashed_logits([*context, *(draft.token_ids[i] for i in path)]))
+            rows.append(hashed_logits([*context, *draft.tokens_to(node)]))
         return Scores(rows)
 
     def close(self):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies
 
+from specdec.acceptance import Draft
 from specdec.drafters.base import Drafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
@@ -17,7 +18,6 @@ from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate, measure_baseline
 from specdec.errors import SettingsError, TargetError
 from specdec.records import (
-    Draft,
     Drafted,
     Event,
     FinishReason,

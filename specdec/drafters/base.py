@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from specdec.records import Draft
+from specdec.acceptance import Draft
 from specdec.sampling import Sampler
 
 

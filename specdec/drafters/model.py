@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from specdec.acceptance import Draft
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
-from specdec.records import Draft
 from specdec.sampling import Distribution, Sampler, sample
 
 

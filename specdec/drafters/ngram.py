@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from specdec.acceptance import Draft
 from specdec.errors import SettingsError
-from specdec.records import Draft
 from specdec.sampling import Sampler
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specdec.records import Draft
+from specdec.acceptance import Draft
 from specdec.sampling import Sampler
 
 

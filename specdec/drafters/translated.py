@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from specdec.acceptance import Draft
 from specdec.drafters.base import Drafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.vocabulary import VocabularyMap, match_vocabularies, single_bytes
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
 from specdec.models.tokenizer import Tokenizer
-from specdec.records import Draft
 from specdec.sampling import Distribution, Sampler, sample
 
 _MARK = "HERE-STANDS-THE-MESSAGE"

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from specdec.acceptance import Draft
 from specdec.models.base import LanguageModel, Logits
-from specdec.records import Draft
 
 MAX_DECODE_ROWS = 64
 """The most tokens one decoding forward takes; a longer gap is prefilled."""

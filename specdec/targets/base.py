@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from specdec.records import Draft
+from specdec.acceptance import Draft
 from specdec.sampling import Sampler
 
 

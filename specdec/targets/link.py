@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from specdec.records import Draft
+from specdec.acceptance import Draft
 from specdec.sampling import Sampler
 from specdec.targets.base import Exactness, Scores, Target, TargetRun
 

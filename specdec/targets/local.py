@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from specdec.acceptance import Draft
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
-from specdec.records import Draft
 from specdec.sampling import Sampler
 from specdec.targets.base import Exactness, Scores
 

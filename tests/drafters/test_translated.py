@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from specdec.acceptance import Draft, verify
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.translated import TranslatedDrafter, Translator, make_model_drafter
 from specdec.drafters.vocabulary import match_vocabularies
 from specdec.engine import RoundSettings, generate
 from specdec.models.context import CachedContext
 from specdec.models.tokenizer import Tokenizer
-from specdec.records import Draft, RoundResult
-from specdec.sampling import Distribution, Sampler, verify
+from specdec.records import RoundResult
+from specdec.sampling import Distribution, Sampler
 from specdec.targets.local import LocalTarget
 from tests import test_sampling
 from tests.models.tiny import CHAT_TEMPLATE, write_tiny_tokenizer

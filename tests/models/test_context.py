@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies
 
+from specdec.acceptance import Draft
 from specdec.models.context import MAX_DECODE_ROWS, CachedContext
-from specdec.records import Draft
 from tests.toy import VOCAB_SIZE, ToyModel
 
 token_ids = strategies.integers(0, VOCAB_SIZE - 1)

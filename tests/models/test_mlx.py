@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specdec.acceptance import Draft
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
@@ -29,7 +30,7 @@ from specdec.models.fetch import hub
 from specdec.models.mlx import MlxModel
 from specdec.models.mlx_thread import MLX_THREAD
 from specdec.models.portable import PortableModel
-from specdec.records import Draft, RoundResult
+from specdec.records import RoundResult
 from specdec.sampling import Sampler
 from specdec.targets.local import LocalTarget
 from tests.models.tiny import write_tiny_llama

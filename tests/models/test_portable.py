@@ -12,11 +12,11 @@ from hypothesis import given, settings, strategies
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from specdec.acceptance import Draft
 from specdec.errors import ModelError
 from specdec.models import portable
 from specdec.models.context import CachedContext
 from specdec.models.portable import PortableModel
-from specdec.records import Draft
 from tests.models.tiny import write_tiny_llama
 
 LLAMA3 = {

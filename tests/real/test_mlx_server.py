@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from specdec.acceptance import Draft
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.models.fetch.hub import resolve
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
-from specdec.records import Draft, FinishReason, RoundResult, RunSummary
+from specdec.records import FinishReason, RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.base import Target
 from specdec.targets.local import LocalTarget

@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from specdec.acceptance import Draft
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.translated import TranslatedDrafter, make_model_drafter
 from specdec.engine import RoundSettings, generate
 from specdec.errors import TargetError
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
-from specdec.records import Draft, RoundResult, RunSummary
+from specdec.records import RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.local import LocalTarget
 from specdec.targets.server.endpoints import Endpoint

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
-from specdec.records import Draft
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection
 from specdec.targets.server.rows import Row

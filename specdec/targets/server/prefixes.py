@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
-from specdec.records import Draft
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection
 from specdec.targets.server.rows import Row, from_objects
@@ -20,7 +20,6 @@ from specdec.targets.server.wire import (
     Answer,
     Dialect,
     in_order,
-    path_to,
     reading,
 )
 
@@ -51,10 +50,7 @@ class Prefixes:
         draft: Draft,
         on_wait: OnWait | None = None,
     ) -> Answer:
-        prompts = [
-            [*context, *(draft.token_ids[i] for i in path_to(draft, node))]
-            for node in range(-1, len(draft))
-        ]
+        prompts = [[*context, *draft.tokens_to(node)] for node in range(-1, len(draft))]
         reply = connection.post(self.form.path, self.form.request(prompts), on_wait)
         with reading():
             rows = self.form.read(reply.body, len(prompts))

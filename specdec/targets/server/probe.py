@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.models.tokenizer import Tokenizer
-from specdec.records import Draft
 from specdec.targets.server.capabilities import Capabilities
 from specdec.targets.server.continuation import WritePrompt
 from specdec.targets.server.endpoints import WHOLE_VOCABULARY

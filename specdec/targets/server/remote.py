@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.models.tokenizer import Tokenizer
-from specdec.records import Draft
 from specdec.sampling import Sampler
 from specdec.targets.base import Exactness, Scores
 from specdec.targets.server.capabilities import Capabilities

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
-from specdec.records import Draft
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection
 from specdec.targets.server.rows import Row, from_names, from_prompt_logprobs, from_triples
@@ -20,7 +20,6 @@ from specdec.targets.server.wire import (
     Answer,
     Dialect,
     in_order,
-    leaf_paths,
     reading,
 )
 
@@ -58,15 +57,14 @@ class Score:
         draft: Draft,
         on_wait: OnWait | None = None,
     ) -> Answer:
-        paths = leaf_paths(draft)
-        sequences = [[*context, *(draft.token_ids[node] for node in path)] for path in paths]
+        sequences = [[*context, *draft.tokens_to(leaf)] for leaf in draft.leaves]
         request = self.form.request(sequences, len(context))
         reply = connection.post(self.form.path, request, on_wait)
         with reading():
             scored = self.form.read(reply.body, sequences, len(context))
         rows: Rows = [None] * (len(draft) + 1)
-        for path, path_rows in zip(paths, scored, strict=True):
-            for node, row in zip([-1, *path], path_rows, strict=True):
+        for leaf, path_rows in zip(draft.leaves, scored, strict=True):
+            for node, row in zip([-1, *draft.path_to(leaf)], path_rows, strict=True):
                 rows[node + 1] = row
         return Answer.of(reply, rows)
 

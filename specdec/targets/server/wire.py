@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
-from specdec.records import Draft
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection, Reply
 from specdec.targets.server.rows import Row, TokenNames, from_names, from_objects
@@ -148,18 +148,3 @@ def server_seconds(body: Any) -> float | None:
         if isinstance(seconds, int | float) and seconds >= 0:
             return float(seconds)
     return None
-
-
-def path_to(draft: Draft, node: int) -> list[int]:
-    """Return the indices of the nodes from the root down to `node`; none for −1."""
-    path: list[int] = []
-    while node >= 0:
-        path.append(node)
-        node = draft.parents[node]
-    return path[::-1]
-
-
-def leaf_paths(draft: Draft) -> list[list[int]]:
-    """Return the root-to-leaf paths of a draft; one empty path for an empty draft."""
-    leaves = [node for node in range(len(draft)) if node not in set(draft.parents)]
-    return [path_to(draft, leaf) for leaf in leaves] or [[]]

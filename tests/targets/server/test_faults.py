@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from werkzeug import Response
 
+from specdec.acceptance import Draft
 from specdec.engine import RoundSettings, generate
 from specdec.errors import TargetError
-from specdec.records import Draft, FinishReason, RoundResult
+from specdec.records import FinishReason, RoundResult
 from specdec.sampling import Sampler
 from specdec.targets.server.faults import HttpError, Quota, retry_after_s
 from specdec.targets.server.http import MAX_ATTEMPTS, MAX_WAIT_S, Connection

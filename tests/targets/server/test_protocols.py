@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
-from specdec.records import Draft
 from specdec.targets.server.continuation import Continuation, align, behind
 from specdec.targets.server.http import Connection
 from specdec.targets.server.prompts import IdPrompt, TextPrompt
 from specdec.targets.server.rows import Row, TokenNames
 from specdec.targets.server.servers import make_protocol
-from specdec.targets.server.wire import Dialect, leaf_paths, path_to
+from specdec.targets.server.wire import Dialect
 from tests.made_runs import VOCAB_SIZE, hashed_logits
 from tests.targets.server.toy_server import ToyServer
 
@@ -52,7 +52,7 @@ def test_every_node_gets_the_row_after_its_path(server, endpoint, dialect, form,
     rows = protocol.ask(Connection(endpoint()), CONTEXT, draft).rows
     assert len(server.requests) == 1  # one call, whatever the draft
     for node, row in enumerate(rows, start=-1):
-        path = [draft.token_ids[i] for i in path_to(draft, node)]
+        path = draft.tokens_to(node)
         expected = hashed_logits([*CONTEXT, *path])
         likeliest = np.argsort(-expected)[:20]
         assert row.token_ids[:20].tolist() == likeliest.tolist()
@@ -104,17 +104,10 @@ def test_a_server_after_temperature_is_continued_at_temperature_1(server, endpoi
 def test_aligned_rows_belong_to_contexts_that_the_target_really_had(draft, written):
     positions = [(token, Row.make([(i, -1.0)])) for i, token in enumerate(written)]
     for node, row in enumerate(align(draft, positions), start=-1):
-        path = [draft.token_ids[i] for i in path_to(draft, node)]
+        path = draft.tokens_to(node)
         if row is not None:
             assert written[: len(path)] == path
             assert row.token_ids.tolist() == [len(path)]
-
-
-@given(trees())
-def test_the_leaf_paths_cover_every_node(draft):
-    paths = leaf_paths(draft)
-    assert {node for path in paths for node in path} == set(range(len(draft)))
-    assert all(path == path_to(draft, path[-1]) for path in paths if path)
 
 
 def test_a_text_prompt_is_what_the_server_makes_the_same_ids_of(tokenizer):
@@ -143,8 +136,8 @@ def test_bytes_that_are_no_text_cannot_be_sent_as_text(tokenizer):
 def test_a_draft_behind_held_tokens_has_its_paths_behind_them(draft, held):
     whole = behind(held, draft)
     for node in range(-1, len(draft)):
-        path = [draft.token_ids[i] for i in path_to(draft, node)]
-        there = [whole.token_ids[i] for i in path_to(whole, node + len(held))]
+        path = draft.tokens_to(node)
+        there = whole.tokens_to(node + len(held))
         assert there == [*held, *path]
 
 

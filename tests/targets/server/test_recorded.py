@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest_httpserver import HTTPServer
 
+from specdec.acceptance import Draft
 from specdec.errors import TargetError
-from specdec.records import Draft
 from specdec.targets.server.continuation import Continuation
 from specdec.targets.server.endpoints import Endpoint
 from specdec.targets.server.faults import HttpError

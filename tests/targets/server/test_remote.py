@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
+from specdec.acceptance import Draft
 from specdec.engine import RoundSettings, generate
 from specdec.errors import TargetError
-from specdec.records import Draft, FinishReason, RoundResult, RunSummary
+from specdec.records import FinishReason, RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.link import EmulatedLink
 from specdec.targets.server.http import Connection
