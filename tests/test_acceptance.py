@@ -1,4 +1,4 @@
-"""The acceptance rule, proven by exact enumeration, and the sampler's transforms."""
+"""The acceptance rule, proven by exact enumeration, and the tree it walks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From logits to probabilities and to a token: the sampler's transforms, against their definitions."""
+"""The sampler's transforms and draws, against their definitions."""
 
 from __future__ import annotations
 
