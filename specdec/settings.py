@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values, find_dotenv
+from dotenv.parser import parse_stream
 
 from specdec.errors import SettingsError
 from specdec.sampling import Sampler
@@ -85,11 +88,65 @@ def _check(what: str, value: float, low: float, high: float) -> None:
 
 
 def variables() -> dict[str, str]:
-    """Return the process environment over what `.env` in the working directory sets."""
-    from_file = dotenv_values(find_dotenv(usecwd=True))
+    """Return the process environment over what `.env` sets, both as they are at this moment.
+
+    `.env` is that of the working directory or of the nearest folder above it that has one. Nothing
+    of it is copied into the process environment, which child processes inherit: keys stay here.
+
+    Raises:
+        SettingsError: `.env` cannot be read; the message names the file and none of its contents.
+    """
+    path = _dotenv_path()
+    from_file = {} if path is None else dotenv_values(stream=StringIO(_dotenv_text(path)))
     return {name: value for name, value in from_file.items() if value is not None} | dict(
         os.environ
     )
+
+
+def quiet_threads() -> None:
+    """Let idle threads of GNU OpenMP sleep; call it before Numba launches its threads.
+
+    They spin while they wait, which on two cores shared with a browser made a forward up to ten
+    times slower. `OMP_WAIT_POLICY` is read from the process environment only; who set it keeps it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def _dotenv_path() -> Path | None:
+    """Return where `.env` is, None where there is none.
+
+    A folder of that name counts only in the working directory, where the file was meant to be.
+    """
+    if os.path.isdir(".env"):
+        return Path(".env").absolute()
+    try:
+        found = find_dotenv(usecwd=True)
+    except FileNotFoundError:  # the working directory itself is gone
+        return None
+    return Path(found) if found else None
+
+
+def _dotenv_text(path: Path) -> str:
+    """Return the text of `.env`, every line of which can be understood."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error.strerror}): put a readable file there, or none."
+        ) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 without a byte order mark is full of them, and yet valid UTF-8
+        raise SettingsError(f"{path} is not text in UTF-8: save it in that encoding again.")
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:  # dotenv would leave it out, with a warning in the log at every reading
+            skipped = binding.original.string
+            line = binding.original.line + skipped[: -len(skipped.lstrip())].count("\n")
+            raise SettingsError(
+                f"Line {line} of {path} cannot be understood: write NAME=value, with quotes in "
+                "pairs, or put # before it."
+            )
+    return text
 
 
 @dataclass(frozen=True, slots=True)

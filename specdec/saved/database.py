@@ -7,7 +7,6 @@ and drivers complain about comes out as `StoreError`.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,18 +15,21 @@ from typing import Any
 
 import platformdirs
 import sqlalchemy as sa
-from dotenv import load_dotenv
 
 from specdec.errors import StoreError
 from specdec.saved.migrations import migrate
+from specdec.settings import variables
 
 LOCK_TIMEOUT_S = 30.0
 
 
 def default_location() -> str:
-    """Return `SPECDEC_DB` (a path or SQLAlchemy URL), else a file in the user's data folder."""
-    load_dotenv()
-    named = os.environ.get("SPECDEC_DB", "").strip()
+    """Return `SPECDEC_DB` (a path or SQLAlchemy URL), else a file in the user's data folder.
+
+    Raises:
+        SettingsError: `.env` cannot be read.
+    """
+    named = variables().get("SPECDEC_DB", "").strip()
     return named or str(Path(platformdirs.user_data_dir("specdec")) / "runs.db")
 
 
@@ -39,6 +41,7 @@ class Database:
 
         Raises:
             StoreError: it cannot be opened, or belongs to a later program.
+            SettingsError: no location is given, and `.env` cannot be read.
         """
         given = str(location or default_location())
         self.location = _without_password(given)

@@ -137,6 +137,8 @@ def _run_watched(
 ) -> None:
     """Run `command` to its end and call `report` meanwhile; no way out leaves it running.
 
+    It inherits the process environment and `environment`, but nothing of `.env`, where keys live.
+
     Raises:
         subprocess.CalledProcessError: With what the child wrote to stderr.
     """

@@ -24,6 +24,7 @@ from specdec.models.fetch.folder_cache import find_problem, make_folder, read_ma
 from specdec.models.fetch.gguf_folder import convert_gguf
 from specdec.models.fetch.known import KNOWN_MODELS, KnownModel, ShippedDraft
 from specdec.models.fetch.progress import Progress, no_progress
+from specdec.settings import variables
 
 __all__ = [
     "KNOWN_MODELS",
@@ -63,8 +64,12 @@ class ModelInfo:
 
 
 def cache_dir() -> Path:
-    """Return where this project keeps what it downloads and makes: `SPECDEC_CACHE` if set."""
-    chosen = os.environ.get("SPECDEC_CACHE")
+    """Return where this project keeps what it downloads and makes: `SPECDEC_CACHE` if set.
+
+    Raises:
+        SettingsError: `.env` cannot be read.
+    """
+    chosen = variables().get("SPECDEC_CACHE", "").strip()
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("specdec"))
 
 
