@@ -1,12 +1,13 @@
 """Speculative decoding, for real and in slow motion: the engine behind SpeculatoViz."""
 
 from specdec.acceptance import Draft, verify
+from specdec.baseline import decode_plainly, measure_baseline, value_of
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
-from specdec.engine import RoundSettings, generate, measure_baseline
+from specdec.engine import RoundSettings, generate
 from specdec.errors import ModelError, SettingsError, SpecdecError, TargetError
-from specdec.metrics import Baseline, RollingWindow, summarise
+from specdec.metrics import Baseline, RollingWindow, Totals
 from specdec.records import (
     Drafted,
     Event,
@@ -53,8 +54,10 @@ __all__ = [
     "TokenRecord",
     "TokenStatus",
     "TopToken",
+    "Totals",
+    "decode_plainly",
     "generate",
     "measure_baseline",
-    "summarise",
+    "value_of",
     "verify",
 ]

@@ -38,15 +38,19 @@ class Draft:
     vocabulary; None says that the token was not drawn but chosen (n-gram lookup, argmax): a point
     mass. For siblings drawn without replacement it is the distribution given that the earlier
     ones were rejected. `sample_s` is the share of drafting spent outside forward passes.
+    `drafted_by[i]` names the member of a drafter of several that proposed token i; empty where
+    there is only one.
     """
 
     token_ids: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     distributions: tuple[Distribution | None, ...] = ()
     sample_s: float = 0.0
+    drafted_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert len(self.token_ids) == len(self.parents) == len(self.distributions)
+        assert len(self.drafted_by) in (0, len(self.token_ids))
         assert all(-1 <= parent < node for node, parent in enumerate(self.parents))
 
     def __len__(self) -> int:

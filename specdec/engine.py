@@ -11,32 +11,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from specdec.acceptance import Draft, Verdict, verify
 from specdec.drafters.base import Drafter, DrafterRun
-from specdec.drafters.none import NoDrafter
 from specdec.errors import SettingsError, SpecdecError, TargetError
-from specdec.metrics import Baseline, summarise
+from specdec.metrics import Totals
 from specdec.observe import final_record, pending_records, verified_records
-from specdec.records import Drafted, Event, FinishReason, Prefilled, RoundResult, RunSummary
+from specdec.policies.base import Budget, Policy, PolicyRun
+from specdec.policies.fixed import FixedPolicy
+from specdec.records import Drafted, Event, FinishReason, Prefilled, RoundResult
 from specdec.sampling import Distribution, Sampler
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
-from specdec.targets.base import Scores, Target
+from specdec.targets.base import LOGITS_ONLY, HiddenStates, Scores, Target, TargetRun
 
 Clock = Callable[[], float]
-BASELINE_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RoundSettings:
-    """What may change from one round to the next."""
+    """What may change from one round to the next; `policy` makes K out of `num_draft_tokens`."""
 
     drafter: Drafter
     num_draft_tokens: int
     sampler: Sampler
+    policy: Policy = field(default_factory=FixedPolicy)
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_draft_tokens <= MAX_NUM_DRAFT_TOKENS:
@@ -90,88 +91,154 @@ def generate(
         has begun ends the run with a summary that says so; the rounds before it stand.
 
     Raises:
-        SettingsError: the prompt is empty or does not fit into the target's context, or no token
-            is wanted.
+        SettingsError: the prompt is empty or does not fit into the target's context, no token is
+            wanted, or the drafter needs of the target what it cannot give.
     """
     _check_prompt(prompt, target)
     if max_tokens < 1:
         raise SettingsError(f"The token limit must be 1 or more, not {max_tokens}.")
     budget = min(max_tokens, target.context_length - len(prompt))
     ask = settings if callable(settings) else lambda: settings
-    rng = np.random.default_rng(seed)
-    watch = Stopwatch(clock)
-    context = list(prompt)
-    rounds: list[RoundResult] = []
-
-    with ExitStack() as stack:
-        drafter_runs: dict[Drafter, DrafterRun] = {}
-
-        def run_of(drafter: Drafter) -> DrafterRun:
-            if drafter not in drafter_runs:
-                drafter_runs[drafter] = stack.enter_context(closing(drafter.start(context)))
-            return drafter_runs[drafter]
-
-        target_run = stack.enter_context(closing(target.start(prompt)))
-        run_of(ask().drafter)
-        prefill_s = watch.now()
-        with watch.paused():
+    with closing(_Loop(prompt, target, budget, eos_token_ids, seed, clock)) as loop:
+        prefill_s = loop.read_prompt(ask())
+        with loop.watch.paused():
             yield Prefilled(len(prompt), prefill_s)
-
-        finish: FinishReason | None = None
         error = None
-        while finish is None:
-            now = ask()
-            started_s = watch.now()
-            position = len(context) - len(prompt)
+        while loop.finish is None:
             try:
-                depth = min(now.num_draft_tokens, budget - position - 1)
-                draft = run_of(now.drafter).propose(context, depth, now.sampler, rng)
-                draft_s = watch.now() - started_s - draft.sample_s
-                pending = pending_records(draft, position)
-                if pending:
-                    with watch.paused():
-                        yield Drafted(len(rounds), pending, started_s, draft_s)
-                asked_s = watch.now()
-                scores = target_run.score(context, draft)
-                answered_s = watch.now()
-                rows = _distributions(scores, now.sampler)
+                result = yield from loop.round(ask())
             except SpecdecError as failure:
-                finish, error = FinishReason.ERROR, str(failure)
+                loop.finish, error = FinishReason.ERROR, str(failure)
                 break
-            verdict = verify(draft, [None if row is None else row.probs for row in rows], rng)
-            emitted, finish = _emit(draft, verdict, eos_token_ids, budget - position)
-            context += emitted
-            candidates = verified_records(pending, draft, rows, verdict)
-            final = final_record(position, draft, rows, verdict)
-            ended_s = watch.now()
-            result = RoundResult(
-                round=len(rounds),
-                position=position,
-                candidates=candidates,
-                final=final,
-                emitted=emitted,
-                num_draft_tokens=now.num_draft_tokens,
-                temperature=now.sampler.temperature,
-                drafter=now.drafter.name,
-                started_s=started_s,
-                draft_s=draft_s,
-                verify_s=answered_s - asked_s - scores.retry_s,
-                link_s=scores.link_s,
-                retry_s=scores.retry_s,
-                sample_s=draft.sample_s + ended_s - answered_s,
-                wall_s=ended_s - started_s,
-            )
-            rounds.append(result)
-            with watch.paused():
+            with loop.watch.paused():
                 yield result
-
-        yield summarise(
-            rounds,
+        yield loop.totals.summary(
             num_prompt_tokens=len(prompt),
             prefill_s=prefill_s,
-            finish_reason=finish,
+            finish_reason=loop.finish,
             error=error,
         )
+
+
+class _Loop:
+    """What one run has read, written and spent so far, and the state of those who take part.
+
+    Drafters and policies are kept by name, so that one who is chosen again goes on where it was.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        target: Target,
+        budget: int,
+        eos_token_ids: Collection[int],
+        seed: int,
+        clock: Clock,
+    ) -> None:
+        self.watch = Stopwatch(clock)
+        self.totals = Totals()
+        self.finish: FinishReason | None = None
+        self._prompt = prompt
+        self._context = list(prompt)
+        self._target = target
+        self._budget = budget
+        self._eos_token_ids = eos_token_ids
+        self._rng = np.random.default_rng(seed)
+        self._rounds: list[RoundResult] = []
+        self._open = ExitStack()
+        self._target_run: TargetRun | None = None
+        self._wanted = LOGITS_ONLY
+        self._hidden = HiddenStates(None)
+        self._drafter_runs: dict[str, DrafterRun] = {}
+        self._policy_runs: dict[str, PolicyRun] = {}
+
+    def close(self) -> None:
+        """Release every cache."""
+        self._open.close()
+
+    def read_prompt(self, settings: RoundSettings) -> float:
+        """Let target and drafter read the prompt; return the seconds it took."""
+        self._runs_for(settings.drafter)
+        return self.watch.now()
+
+    def _runs_for(self, drafter: Drafter) -> tuple[TargetRun, DrafterRun]:
+        """Return the target's run and the drafter's, beginning what has not begun yet.
+
+        A drafter that is chosen in mid-run and needs more of the target than the others did has
+        the target read the context anew.
+        """
+        target_run = self._target_run
+        if target_run is None or not self._wanted.covers(drafter.wants):
+            refusal = self._target.cannot_give(drafter.wants)
+            if refusal is not None:
+                raise SettingsError(refusal)
+            if target_run is not None:
+                target_run.close()
+            target_run = self._target.start(self._context, drafter.wants)
+            self._target_run = self._open.enter_context(closing(target_run))
+            self._wanted, self._hidden = drafter.wants, HiddenStates(target_run.read_hidden)
+        if drafter.name not in self._drafter_runs:
+            drafter_run = drafter.start(self._prompt)
+            self._drafter_runs[drafter.name] = self._open.enter_context(closing(drafter_run))
+        return target_run, self._drafter_runs[drafter.name]
+
+    def _budget_of(self, settings: RoundSettings) -> Budget:
+        policy = settings.policy
+        if policy.name not in self._policy_runs:
+            self._policy_runs[policy.name] = policy.start()
+        return self._policy_runs[policy.name].budget(self._rounds, settings.num_draft_tokens)
+
+    def round(self, settings: RoundSettings) -> Generator[Event, None, RoundResult]:
+        """Draft, verify and emit once; yields what is drafted and returns what came of it."""
+        watch, context, sampler = self.watch, self._context, settings.sampler
+        number, position = len(self._rounds), len(context) - len(self._prompt)
+        started_s = watch.now()
+        target_run, drafter_run = self._runs_for(settings.drafter)
+        allowed = self._budget_of(settings)
+        left = allowed.cut(self._budget - position - 1)
+        hidden = self._hidden.rows if settings.drafter.wants else None
+        draft = drafter_run.propose(context, left, sampler, self._rng, hidden)
+        draft_s = watch.now() - started_s - draft.sample_s
+        pending = pending_records(draft, position)
+        if pending:
+            with watch.paused():
+                yield Drafted(number, pending, started_s, draft_s)
+        asked_s = watch.now()
+        scores = target_run.score(context, draft)
+        answered_s = watch.now()
+        rows = _distributions(scores, sampler)
+        verdict = verify(draft, [None if row is None else row.probs for row in rows], self._rng)
+        emitted, self.finish = _emit(draft, verdict, self._eos_token_ids, self._budget - position)
+        context += emitted
+        if scores.hidden is not None:
+            self._hidden.append(scores.hidden[[0, *(node + 1 for node in verdict.path)]])
+        drafter_run.observe(draft, rows, verdict)
+        candidates = verified_records(pending, draft, rows, verdict)
+        final = final_record(position, draft, rows, verdict)
+        ended_s = watch.now()
+        result = RoundResult(
+            round=number,
+            position=position,
+            candidates=candidates,
+            final=final,
+            emitted=emitted,
+            num_draft_tokens=allowed.depth,
+            temperature=sampler.temperature,
+            drafter=settings.drafter.name,
+            started_s=started_s,
+            draft_s=draft_s,
+            verify_s=answered_s - asked_s - scores.retry_s,
+            link_s=scores.link_s,
+            retry_s=scores.retry_s,
+            sample_s=draft.sample_s + ended_s - answered_s,
+            wall_s=ended_s - started_s,
+            top_k=sampler.top_k,
+            top_p=sampler.top_p,
+            policy=settings.policy.name,
+        )
+        self._rounds.append(result)
+        self.totals.add(result)
+        return result
 
 
 def _distributions(scores: Scores, sampler: Sampler) -> list[Distribution | None]:
@@ -195,35 +262,6 @@ def _emit(
         if token_id in eos_token_ids:
             return tuple(tokens[: index + 1]), FinishReason.STOP
     return tuple(tokens), FinishReason.LENGTH if len(tokens) >= num_left else None
-
-
-def measure_baseline(
-    prompt: Sequence[int],
-    target: Target,
-    sampler: Sampler,
-    *,
-    num_tokens: int = BASELINE_TOKENS,
-    seed: int = 0,
-    clock: Clock = time.perf_counter,
-) -> Baseline:
-    """Time plain decoding of `target`: `num_tokens` calls of one token, the first one dropped.
-
-    The same loop with nothing to draft; end tokens do not end it, and the first call is left out
-    because it warms caches up.
-
-    Raises:
-        TargetError: the target failed.
-    """
-    plain = RoundSettings(NoDrafter(), 0, sampler)
-    events = list(
-        generate(prompt, target, plain, max_tokens=num_tokens + 1, seed=seed, clock=clock)
-    )
-    summary = events[-1]
-    assert isinstance(summary, RunSummary)
-    if summary.error:
-        raise TargetError(summary.error)
-    rounds = [event for event in events if isinstance(event, RoundResult)]
-    return Baseline.from_rounds(rounds[1:] or rounds)
 
 
 def _check_prompt(prompt: Sequence[int], target: Target) -> None:

@@ -8,70 +8,108 @@ same link (one call per token crosses it) and without the link (the target decod
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
 
-from specdec.records import FinishReason, RoundResult, RunSummary, per_second
+from specdec.records import FinishReason, RoundResult, RunSummary, TokenStatus, per_second
 
 WINDOW_ROUNDS = 50
 
 
-def summarise(
-    rounds: Sequence[RoundResult],
-    *,
-    num_prompt_tokens: int,
-    prefill_s: float,
-    finish_reason: FinishReason,
-    error: str | None = None,
-) -> RunSummary:
-    """Add the rounds of a run up; also for a run that was stopped or failed half-way.
+class Totals:
+    """The counts and times of a run so far; a round costs the same to add, however many there were.
 
-    Args:
-        rounds: all finished rounds, in order.
-        num_prompt_tokens: length of the prompt in tokens.
-        prefill_s: seconds spent reading it.
-        finish_reason: why there are no more rounds.
-        error: what went wrong, for `FinishReason.ERROR`.
+    The one accumulator: engine, recorder, page, replay and command line all sum up with it.
+    `link_s` is what the network took so far.
     """
-    speculative = [r for r in rounds if r.candidates]
-    deepest = max((max(_depths(r)) + 1 for r in speculative), default=0)
-    histogram = [0] * (deepest + 1) if speculative else []
-    accepted, drafted = [0] * deepest, [0] * deepest
-    for result in speculative:
-        histogram[result.num_accepted] += 1
-        for depth in range(max(_depths(result)) + 1):
-            drafted[depth] += 1
-            accepted[depth] += result.num_accepted > depth
-    return RunSummary(
-        finish_reason=finish_reason,
-        num_prompt_tokens=num_prompt_tokens,
-        num_tokens=sum(len(r.emitted) for r in rounds),
-        num_spec_steps=len(speculative),
-        num_target_calls=len(rounds),
-        num_draft_tokens=sum(r.num_drafted for r in rounds),
-        num_accepted_draft_tokens=sum(r.num_accepted for r in rounds),
-        acceptance_histogram=tuple(histogram),
-        accepted_per_pos=tuple(accepted),
-        drafted_per_pos=tuple(drafted),
-        prefill_s=prefill_s,
-        draft_s=sum(r.draft_s for r in rounds),
-        verify_s=sum(r.verify_s for r in rounds),
-        link_s=sum(r.link_s for r in rounds),
-        retry_s=sum(r.retry_s for r in rounds),
-        sample_s=sum(r.sample_s for r in rounds),
-        wall_s=prefill_s + sum(r.wall_s for r in rounds),
-        ttft_s=rounds[0].started_s + rounds[0].wall_s if rounds else None,
-        error=error,
-    )
 
+    def __init__(self, rounds: Iterable[RoundResult] = ()) -> None:
+        """Start with `rounds`, in order."""
+        self._num_tokens = self._num_calls = self._num_drafted = 0
+        self._num_resampled = 0
+        self._histogram: list[int] = []
+        self._accepted: list[int] = []
+        self._drafted: list[int] = []
+        self.link_s = self._draft_s = self._verify_s = 0.0
+        self._retry_s = self._sample_s = self._wall_s = 0.0
+        self._ttft_s: float | None = None
+        for result in rounds:
+            self.add(result)
 
-def _depths(result: RoundResult) -> list[int]:
-    depths: list[int] = []
-    for candidate in result.candidates:
-        depths.append(0 if candidate.parent < 0 else depths[candidate.parent] + 1)
-    return depths
+    def add(self, result: RoundResult) -> None:
+        """Take one more round in."""
+        self._num_calls += 1
+        self._num_tokens += len(result.emitted)
+        self._num_drafted += result.num_drafted
+        self._draft_s += result.draft_s
+        self._verify_s += result.verify_s
+        self.link_s += result.link_s
+        self._retry_s += result.retry_s
+        self._sample_s += result.sample_s
+        self._wall_s += result.wall_s
+        if self._ttft_s is None:
+            self._ttft_s = result.started_s + result.wall_s
+        final = result.final
+        self._num_resampled += final is not None and final.status is TokenStatus.RESAMPLED
+        if result.candidates:
+            self._count_draft(result.depth, result.num_accepted)
+
+    def _count_draft(self, depth: int, num_accepted: int) -> None:
+        longer = depth - len(self._drafted)
+        self._drafted += [0] * longer
+        self._accepted += [0] * longer
+        self._histogram += [0] * (depth + 1 - len(self._histogram))
+        self._histogram[num_accepted] += 1
+        for place in range(depth):
+            self._drafted[place] += 1
+            self._accepted[place] += num_accepted > place
+
+    @property
+    def mean_acceptance(self) -> float | None:
+        """α: of the positions that were tested, the share at which a draft was accepted."""
+        accepted = sum(self._accepted)
+        tested = accepted + self._num_resampled
+        return accepted / tested if tested else None
+
+    def summary(
+        self,
+        *,
+        num_prompt_tokens: int = 0,
+        prefill_s: float = 0.0,
+        finish_reason: FinishReason = FinishReason.STOPPED,
+        error: str | None = None,
+    ) -> RunSummary:
+        """Return the totals of the rounds so far, also of a run that was stopped or failed.
+
+        Args:
+            num_prompt_tokens: length of the prompt in tokens.
+            prefill_s: seconds spent reading it.
+            finish_reason: why there are no more rounds.
+            error: what went wrong, for `FinishReason.ERROR`.
+        """
+        return RunSummary(
+            finish_reason=finish_reason,
+            num_prompt_tokens=num_prompt_tokens,
+            num_tokens=self._num_tokens,
+            num_spec_steps=sum(self._histogram),
+            num_target_calls=self._num_calls,
+            num_draft_tokens=self._num_drafted,
+            num_accepted_draft_tokens=sum(self._accepted),
+            acceptance_histogram=tuple(self._histogram),
+            accepted_per_pos=tuple(self._accepted),
+            drafted_per_pos=tuple(self._drafted),
+            prefill_s=prefill_s,
+            draft_s=self._draft_s,
+            verify_s=self._verify_s,
+            link_s=self.link_s,
+            retry_s=self._retry_s,
+            sample_s=self._sample_s,
+            wall_s=prefill_s + self._wall_s,
+            ttft_s=self._ttft_s,
+            error=error,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,15 @@ def pending_records(draft: Draft, position: int) -> tuple[TokenRecord, ...]:
             draft_logprob=None if drawn_from is None else drawn_from.logprob(token_id),
             draft_entropy=None if drawn_from is None else drawn_from.entropy,
             top_tokens=_top_tokens(drawn_from, None),
+            drafted_by=member,
         )
-        for token_id, parent, depth, drawn_from in zip(
-            draft.token_ids, draft.parents, draft.depths, draft.distributions, strict=True
+        for token_id, parent, depth, drawn_from, member in zip(
+            draft.token_ids,
+            draft.parents,
+            draft.depths,
+            draft.distributions,
+            draft.drafted_by or (None,) * len(draft),
+            strict=True,
         )
     )
 

@@ -7,7 +7,7 @@ cache. What a run changes lives in the objects that `start` returns.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,15 +20,16 @@ from specdec.engine import RoundSettings
 from specdec.errors import SettingsError
 from specdec.models.base import LanguageModel
 from specdec.models.fetch import hub
+from specdec.models.fetch.digest import digest_weights
 from specdec.models.fetch.progress import no_progress
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
-from specdec.runs.machine import digest_weights
-from specdec.settings import TRAINED_DRAFTS, RunConfig
+from specdec.policies.named import find_policy
+from specdec.settings import MARK, TRAINED_DRAFTS, RunConfig
 from specdec.targets.base import Target
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
-from specdec.targets.server.endpoints import MARK, endpoints_from_environment, find_endpoint
+from specdec.targets.server.endpoints import endpoints_from_environment, find_endpoint
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.remote import RemoteTarget, open_remote
 
@@ -91,7 +92,7 @@ class Pair:
     tokenizer: Tokenizer
     target: Target
     drafter: Drafter
-    digests: Mapping[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the token ids of `prompt` as a user's turn of the target's chat template.
@@ -99,12 +100,22 @@ class Pair:
         Raises:
             SettingsError: the prompt is empty.
         """
-        if not prompt.strip():
-            raise SettingsError("The prompt is empty; write something for the model to answer.")
+        check_prompt(prompt)
         return self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
 
     def round_settings(self, config: RunConfig) -> RoundSettings:
-        return RoundSettings(self.drafter, config.num_draft_tokens, config.sampler)
+        policy = find_policy(config.policy)
+        return RoundSettings(self.drafter, config.num_draft_tokens, config.sampler, policy)
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt that asks nothing.
+
+    Raises:
+        SettingsError: it is empty.
+    """
+    if not prompt.strip():
+        raise SettingsError("The prompt is empty; write something for the model to answer.")
 
 
 def default_backend() -> str:
@@ -150,6 +161,19 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
         SpecdecError: a model cannot be opened or reached, or the draft does not fit the target.
     """
     digests: dict[str, str] = {}
+    load = noting(load, digests)
+    loaded = load(config.target, config.backend)
+    target = loaded.target
+    if isinstance(target, RemoteTarget) and on_wait is not None:
+        target = target.watched_by(on_wait)
+    if config.rtt_ms > 0:
+        target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
+    drafter = make_drafter(config.draft, loaded, config.backend, load)
+    return Pair(loaded.tokenizer, target, drafter, digests)
+
+
+def noting(load: Load, digests: dict[str, str]) -> Load:
+    """Return `load`, which writes down in `digests` the weights that it opened, by model name."""
 
     def load_and_note(name: str, backend: str) -> LoadedModel:
         loaded = load(name, backend)
@@ -157,14 +181,7 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
             digests[loaded.model.name] = loaded.digest
         return loaded
 
-    loaded = load_and_note(config.target, config.backend)
-    target = loaded.target
-    if isinstance(target, RemoteTarget) and on_wait is not None:
-        target = target.watched_by(on_wait)
-    if config.rtt_ms > 0:
-        target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
-    drafter = make_drafter(config.draft, loaded, config.backend, load_and_note)
-    return Pair(loaded.tokenizer, target, drafter, digests)
+    return load_and_note
 
 
 def make_drafter(draft: str, target: LoadedModel, backend: str, load: Load = load_model) -> Drafter:
@@ -177,9 +194,18 @@ def make_drafter(draft: str, target: LoadedModel, backend: str, load: Load = loa
         load: how a draft model is opened.
 
     Raises:
-        SettingsError: the target's weights are not here to be drafted with, or the draft's.
+        SettingsError: the target's weights are not here to be drafted with, or the draft's; or the
+            drafter needs of the target what it cannot give.
         ModelError: the model cannot be opened, or shares too few tokens with the target.
     """
+    drafter = _make_drafter(draft, target, backend, load)
+    refusal = target.target.cannot_give(drafter.wants)
+    if refusal is not None:
+        raise SettingsError(f"{drafter.name} cannot draft for {target.target.name}: {refusal}")
+    return drafter
+
+
+def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load) -> Drafter:
     if draft == "none":
         return NoDrafter()
     if draft == "ngram":

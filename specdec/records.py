@@ -36,6 +36,20 @@ class FinishReason(StrEnum):
     """The target or the drafter failed; the tokens before that are kept."""
 
 
+FIXED_POLICY = "fixed"
+"""The name of the policy that leaves K as it is set."""
+
+
+class LinkKind(StrEnum):
+    """What is between the draft and the target of a run; the empty text where nothing is."""
+
+    NONE = ""
+    EMULATED = "emulated"
+    """A real wait around every call, and no network."""
+    MEASURED = "measured"
+    """A network whose share of a call the server lets us tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopToken:
     """One entry of the likeliest tokens at a position, by draft and by target.
@@ -70,6 +84,7 @@ class TokenRecord:
         draft_entropy: entropy of the draft's distribution at its position (nats).
         target_entropy: entropy of the target's distribution at its position (nats).
         top_tokens: the union of both sides' likeliest tokens at its position.
+        drafted_by: the member that proposed it, where the drafter has several.
     """
 
     token_id: int
@@ -86,6 +101,7 @@ class TokenRecord:
     draft_entropy: float | None = None
     target_entropy: float | None = None
     top_tokens: tuple[TopToken, ...] = ()
+    drafted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +123,18 @@ class Drafted:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundSetting:
+    """What a round ran with, of the things that may be set anew for each; see `RoundResult`."""
+
+    num_draft_tokens: int | None
+    temperature: float
+    drafter: str
+    top_k: int
+    top_p: float
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoundResult:
     """One round: what was drafted, what the target said, what was emitted, and what it cost.
 
@@ -116,7 +144,7 @@ class RoundResult:
         candidates: the drafted tokens, parents before children.
         final: the resampled or bonus token; None where the target could not score its position.
         emitted: token ids added to the output; fewer than accepted + 1 after an end token.
-        num_draft_tokens: K as it was set for this round (the draft may hold fewer).
+        num_draft_tokens: K as the policy decided it for this round (the draft may hold fewer).
         temperature: as set for this round.
         drafter: name of the drafting strategy of this round.
         started_s: start of the round, since the start of the run.
@@ -126,6 +154,9 @@ class RoundResult:
         retry_s: failed attempts before the call that succeeded; no part of `verify_s`.
         sample_s: making distributions, drawing and testing tokens.
         wall_s: the whole round.
+        top_k: as set for this round.
+        top_p: likewise.
+        policy: name of what decided K.
     """
 
     round: int
@@ -143,11 +174,19 @@ class RoundResult:
     retry_s: float
     sample_s: float
     wall_s: float
+    top_k: int = 0
+    top_p: float = 1.0
+    policy: str = FIXED_POLICY
 
     @property
     def num_drafted(self) -> int:
         """Drafted tokens sent to the target; for a tree, all its nodes."""
         return len(self.candidates)
+
+    @property
+    def depth(self) -> int:
+        """The most drafted tokens that stand one after the other."""
+        return max((c.position - self.position + 1 for c in self.candidates), default=0)
 
     @property
     def accepted(self) -> tuple[TokenRecord, ...]:
@@ -157,6 +196,18 @@ class RoundResult:
     @property
     def num_accepted(self) -> int:
         return len(self.accepted)
+
+    @property
+    def settings(self) -> RoundSetting:
+        """What could have been set otherwise for this round; K where no policy moves it."""
+        return RoundSetting(
+            self.num_draft_tokens if self.policy == FIXED_POLICY else None,
+            self.temperature,
+            self.drafter,
+            self.top_k,
+            self.top_p,
+            self.policy,
+        )
 
     @property
     def tokens(self) -> tuple[TokenRecord, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,17 @@ class Distribution:
         positive = probs > 0
         entropy = -float(np.dot(probs[positive], logits[positive]))
         return cls(probs, logits, 0.0, entropy)
+
+    def without(self, token_id: int) -> Distribution | None:
+        """Return the law that is left after `token_id` was drawn and rejected, None if nothing is.
+
+        A sibling drawn without replacement is drawn from it. Log-probabilities and entropy remain
+        the model's own.
+        """
+        left = self.probs.copy()
+        left[token_id] = 0.0
+        mass = float(left.sum(dtype=np.float64))
+        return replace(self, probs=left / left.dtype.type(mass)) if mass > 0.0 else None
 
     def top_ids(self, count: int) -> list[int]:
         """Return up to `count` ids, likeliest first by the model's own logits.

@@ -12,6 +12,8 @@ from dotenv import dotenv_values, find_dotenv
 from dotenv.parser import parse_stream
 
 from specdec.errors import SettingsError
+from specdec.policies.named import find_policy
+from specdec.records import FIXED_POLICY
 from specdec.sampling import Sampler
 
 MAX_NUM_DRAFT_TOKENS = 16
@@ -20,6 +22,8 @@ MAX_RTT_MS = 10_000.0
 BACKENDS = ("auto", "portable", "mlx")
 DEFAULT_MODEL = "smollm2-135m"
 AUTO = "auto"
+MARK = "@"
+"""Where a target is named, what stands before the name of a server."""
 TRAINED_DRAFTS = {"smollm2-135m": "smollm2-draft"}
 """The drafts that come with this package, by the target they were trained for."""
 
@@ -41,6 +45,7 @@ class RunConfig:
         seed: of the run's one random generator.
         rtt_ms: round trip of the emulated network link in milliseconds; 0 is no link.
         jitter_ms: standard deviation of that round trip.
+        policy: what decides K from round to round; "fixed" leaves it as it is set.
     """
 
     target: str = DEFAULT_MODEL
@@ -54,6 +59,7 @@ class RunConfig:
     seed: int = 0
     rtt_ms: float = 0.0
     jitter_ms: float = 0.0
+    policy: str = FIXED_POLICY
 
     def __post_init__(self) -> None:
         _check("The number of drafted tokens K", self.num_draft_tokens, 0, MAX_NUM_DRAFT_TOKENS)
@@ -66,6 +72,7 @@ class RunConfig:
                 f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}."
             )
         _ = self.sampler
+        find_policy(self.policy)
         if self.draft == AUTO:
             object.__setattr__(self, "draft", default_draft(self.target))
 
@@ -73,13 +80,23 @@ class RunConfig:
     def sampler(self) -> Sampler:
         return Sampler(self.temperature, self.top_k, self.top_p)
 
+    @property
+    def is_remote(self) -> bool:
+        """Say whether the target is behind a server."""
+        return is_endpoint(self.target)
+
+
+def is_endpoint(target: str) -> bool:
+    """Say whether a target's name is that of an endpoint ("@name")."""
+    return target.startswith(MARK)
+
 
 def default_draft(target: str) -> str:
     """Return the draft that needs no choice: one trained for `target`, or its own layers.
 
     A target behind a server ("@name") keeps its layers to itself: prompt lookup drafts for it.
     """
-    return TRAINED_DRAFTS.get(target, "ngram" if target.startswith("@") else "layer-skip")
+    return TRAINED_DRAFTS.get(target, "ngram" if is_endpoint(target) else "layer-skip")
 
 
 def _check(what: str, value: float, low: float, high: float) -> None:

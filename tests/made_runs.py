@@ -7,30 +7,31 @@ hash of the last tokens, which stands for weights nobody wants to load in a test
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 
 from specdec.acceptance import Draft
+from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
-from specdec.metrics import Baseline, summarise
+from specdec.metrics import Baseline, Totals
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import (
     Event,
     FinishReason,
     RoundResult,
-    RunSummary,
     TokenRecord,
     TokenStatus,
     TopToken,
 )
-from specdec.runs.run import ModelInfo, Run, RunRecorder
+from specdec.runs.recorder import RunRecorder
+from specdec.runs.run import ModelInfo, Run
 from specdec.sampling import Distribution, Sampler, sample
 from specdec.settings import RunConfig
-from specdec.targets.base import Exactness, Scores
+from specdec.targets.base import LOGITS_ONLY, Exactness, Scores
 from tests.models.tiny import write_tiny_tokenizer
 
 VOCAB_SIZE = 300
@@ -53,7 +54,12 @@ class HashedTarget:
     def exactness_for(self, sampler):
         return Exactness()
 
-    def start(self, prompt):
+    read_hidden = None
+
+    def cannot_give(self, wanted):
+        return "A hash has no layers." if wanted else None
+
+    def start(self, prompt, wanted=LOGITS_ONLY):
         return self
 
     def score(self, context, draft):
@@ -66,7 +72,7 @@ class HashedTarget:
         pass
 
 
-class BlurredDrafter:
+class BlurredDrafter(Drafter, DrafterRun):
     """Drafts from the target's logits plus noise, so that some tokens are rejected."""
 
     name = "blurred"
@@ -74,16 +80,13 @@ class BlurredDrafter:
     def start(self, prompt):
         return self
 
-    def propose(self, context, num_tokens, sampler, rng):
+    def propose(self, context, budget, sampler, rng, hidden=None):
         ids, drawn_from = [], []
-        for _ in range(num_tokens):
+        for _ in range(budget.depth):
             row = Distribution.from_logits(hashed_logits([*context, *ids], 1.0), sampler)
             ids.append(sample(row.probs, rng))
             drawn_from.append(row)
         return Draft.chain(ids, drawn_from)
-
-    def close(self):
-        pass
 
 
 @dataclass(frozen=True)
@@ -221,16 +224,11 @@ def runs(draw: st.DrawFn) -> Run:
         rounds.append(draw(round_results(number, sum(len(r.emitted) for r in rounds))))
     finish = draw(st.sampled_from(FinishReason))
     prompt_ids = tuple(draw(st.lists(ids, max_size=5)))
-    summary: RunSummary = summarise(
-        rounds,
+    summary = Totals(rounds).summary(
         num_prompt_tokens=len(prompt_ids),
         prefill_s=draw(seconds),
         finish_reason=finish,
         error=draw(words) if finish is FinishReason.ERROR else None,
-    )
-    # The sum of nothing is the integer 0, which comes back as the float it is declared to be.
-    summary = replace(
-        summary, **{n: float(getattr(summary, n)) for n in _times(RunSummary) if n != "ttft_s"}
     )
     shown = [one for r in rounds for one in (*r.candidates, *([r.final] if r.final else []))]
     token_ids = {i for one in shown for i in (one.token_id, *(t.token_id for t in one.top_tokens))}

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, strategies
 
 from specdec.acceptance import Draft
-from specdec.drafters.base import Drafter
+from specdec.baseline import measure_baseline, value_of
+from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
-from specdec.engine import RoundSettings, generate, measure_baseline
+from specdec.engine import RoundSettings, generate
 from specdec.errors import SettingsError, TargetError
 from specdec.records import (
     Drafted,
@@ -27,7 +28,7 @@ from specdec.records import (
     TokenStatus,
 )
 from specdec.sampling import Distribution, Sampler, sample
-from specdec.targets.base import Exactness, Scores
+from specdec.targets.base import LOGITS_ONLY, Exactness, Scores
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
 from tests.toy import VOCAB_SIZE, ToyModel
@@ -36,7 +37,7 @@ PROMPT = [1, 2, 3, 1, 2]
 GREEDY = Sampler(0.0)
 
 
-class TreeDrafter:
+class TreeDrafter(Drafter, DrafterRun):
     """Drafts a tree: two sampled siblings at every depth, the second one without replacement."""
 
     name = "tree"
@@ -47,19 +48,17 @@ class TreeDrafter:
     def start(self, prompt: Sequence[int]) -> TreeDrafter:
         return self
 
-    def propose(self, context, num_tokens, sampler, rng):
+    def propose(self, context, budget, sampler, rng, hidden=None):
         ids, parents, drawn_from = [], [], []
         path, parent = list(context), -1
-        for _ in range(num_tokens):
+        for _ in range(budget.depth):
             first = Distribution.from_logits(self.model.logits_after(path), sampler)
             token = sample(first.probs, rng)
-            left = first.probs.copy()
-            left[token] = 0.0
+            second = first.without(token)
             ids.append(token)
             parents.append(parent)
             drawn_from.append(first)
-            if left.sum() > 0:
-                second = Distribution.from_probs(left / left.sum(dtype=np.float64))
+            if second is not None:
                 ids.append(sample(second.probs, rng))
                 parents.append(parent)
                 drawn_from.append(second)
@@ -265,12 +264,13 @@ def test_settings_may_change_between_rounds_drafter_included() -> None:
 class FailingTarget(LocalTarget):
     """Answers twice, then fails."""
 
-    def start(self, prompt):
-        inner, self.closed = super().start(prompt), False
+    def start(self, prompt, wanted=LOGITS_ONLY):
+        inner, self.closed = super().start(prompt, wanted), False
         outer = self
 
         class Run:
             calls = 0
+            read_hidden = None
 
             def score(self, context, draft):
                 self.calls += 1
@@ -307,8 +307,8 @@ def test_leaving_at_any_yield_closes_everything(leave_after: int) -> None:
 
 def test_a_target_without_a_row_after_the_context_is_an_error_not_a_token() -> None:
     class Silent(LocalTarget):
-        def start(self, prompt):
-            run = super().start(prompt)
+        def start(self, prompt, wanted=LOGITS_ONLY):
+            run = super().start(prompt, wanted)
             run.score = lambda context, draft: Scores([None] * (len(draft) + 1))
             return run
 
@@ -319,8 +319,8 @@ def test_a_target_without_a_row_after_the_context_is_an_error_not_a_token() -> N
 
 def test_missing_rows_cost_the_bonus_and_nothing_else() -> None:
     class Blind(LocalTarget):
-        def start(self, prompt):
-            inner = super().start(prompt)
+        def start(self, prompt, wanted=LOGITS_ONLY):
+            inner = super().start(prompt, wanted)
             score = inner.score
 
             def without_last_row(context, draft):
@@ -341,8 +341,8 @@ def test_the_clock_stands_still_while_the_consumer_works() -> None:
     now = [0.0]
 
     class Timed(LocalTarget):
-        def start(self, prompt):
-            inner = super().start(prompt)
+        def start(self, prompt, wanted=LOGITS_ONLY):
+            inner = super().start(prompt, wanted)
             score = inner.score
 
             def slow(context, draft):
@@ -396,8 +396,8 @@ def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
     now = [0.0]
 
     class Timed(LocalTarget):
-        def start(self, prompt):
-            inner = super().start(prompt)
+        def start(self, prompt, wanted=LOGITS_ONLY):
+            inner = super().start(prompt, wanted)
             score = inner.score
 
             def slow(context, draft):
@@ -407,9 +407,10 @@ def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
             inner.score = slow
             return inner
 
-    baseline = measure_baseline(
+    measuring = measure_baseline(
         PROMPT, Timed(ToyModel(0)), GREEDY, num_tokens=8, clock=lambda: now[0]
     )
+    baseline = value_of(measuring)
     assert baseline.num_tokens == 8
     assert baseline.decode_s == pytest.approx(0.8)
     assert baseline.tokens_per_s == pytest.approx(10)
@@ -418,7 +419,7 @@ def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
 
 def test_a_baseline_of_a_failing_target_raises_what_failed() -> None:
     with pytest.raises(TargetError, match="went away"):
-        measure_baseline(PROMPT, FailingTarget(ToyModel(0)), GREEDY)
+        value_of(measure_baseline(PROMPT, FailingTarget(ToyModel(0)), GREEDY))
 
 
 @pytest.mark.parametrize("prompt", [[], [1] * 512])

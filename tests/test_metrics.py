@@ -7,9 +7,9 @@ import pytest
 from specdec.metrics import (
     Baseline,
     RollingWindow,
+    Totals,
     conditional_acceptance,
     predicted_tokens_per_round,
-    summarise,
 )
 from specdec.records import FinishReason, RoundResult, TokenRecord, TokenStatus
 
@@ -46,7 +46,9 @@ def chain_round(index: int, num_drafted: int, num_accepted: int, **times: float)
 
 
 def totals(*rounds: RoundResult):
-    return summarise(rounds, num_prompt_tokens=3, prefill_s=2.0, finish_reason=FinishReason.LENGTH)
+    return Totals(rounds).summary(
+        num_prompt_tokens=3, prefill_s=2.0, finish_reason=FinishReason.LENGTH
+    )
 
 
 def test_the_totals_follow_vllms_definitions() -> None:

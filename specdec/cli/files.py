@@ -13,7 +13,7 @@ from specdec.cli.text import print_pieces, print_summary, printable
 from specdec.errors import SettingsError
 from specdec.records import RoundResult
 from specdec.runs.diff import diff_runs
-from specdec.runs.replay import timeline
+from specdec.runs.replay import frames_of
 from specdec.saved.trace import read_trace
 
 MIN_SPEED, MAX_SPEED = 0.25, 8.0
@@ -27,14 +27,13 @@ def replay(options: argparse.Namespace, screen: Console) -> int:
             f"not {options.speed:g}."
         )
     run = read_trace(Path(options.file))
-    pieces = iter(run.round_pieces())
     began_s = time.monotonic()
-    for moment in timeline(run):
+    for frame in frames_of(run):
         if options.speed:
-            due_s = began_s + moment.time_s / options.speed
+            due_s = began_s + frame.time_s / options.speed
             time.sleep(max(0.0, due_s - time.monotonic()))
-        if isinstance(moment.event, RoundResult):
-            print_pieces(moment.event, next(pieces), screen)
+        if isinstance(frame.event, RoundResult):
+            print_pieces(frame.event, frame.pieces, screen)
     print_summary(run, screen)
     return 0
 

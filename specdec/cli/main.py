@@ -21,15 +21,15 @@ from rich.text import Text
 
 from specdec.cli import files as cli_files
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
-from specdec.engine import generate, measure_baseline
+from specdec.engine import generate
 from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError
 from specdec.models.fetch import hub
-from specdec.pair import DRAFT_STRATEGIES, LoadedModel, Pair, load_model, make_pair
+from specdec.pair import DRAFT_STRATEGIES, LoadedModel, check_prompt, load_model, make_pair
+from specdec.perform import Performance, Phase
 from specdec.records import FinishReason, Prefilled, RoundResult, RunSummary
-from specdec.runs.run import Run, RunRecorder
+from specdec.runs.run import Run
 from specdec.saved.trace import write_trace
 from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft
-from specdec.targets.server.endpoints import MARK
 from specdec.targets.server.faults import Waiting
 from specdec.targets.server.remote import RemoteTarget
 from specdec.targets.server.streaming import measure_streaming, streaming_verdict
@@ -145,12 +145,9 @@ def _config(options: argparse.Namespace) -> RunConfig:
     return RunConfig(**{name: getattr(options, name) for name in names if name in options})
 
 
-def _open_pair(config: RunConfig) -> Pair:
-    def load(name: str, backend: str) -> LoadedModel:
-        with _progress_bar() as progress:
-            return load_model(name, backend, progress.report)
-
-    return make_pair(config, load, _tell_waiting)
+def _load(name: str, backend: str) -> LoadedModel:
+    with _progress_bar() as progress:
+        return load_model(name, backend, progress.report)
 
 
 def _tell_waiting(waiting: Waiting) -> None:
@@ -185,14 +182,21 @@ class _progress_bar:
 def _generate(options: argparse.Namespace, screen: Console) -> int:
     config = _config(options)
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
-    if not prompt.strip():
-        raise SettingsError("The prompt is empty; write something for the model to answer.")
+    check_prompt(prompt)
     if options.save and not Path(options.save).parent.is_dir():
         raise SettingsError(f"There is no folder {Path(options.save).parent} to save the run in.")
-    pair = _open_pair(config)
-    is_server = config.target.startswith(MARK)
-    with_baseline = not (options.no_baseline or is_server)  # a call per token, of limited ones
-    run = _run(pair, config, prompt, None if options.json else screen, with_baseline)
+    performance = Performance(
+        config,
+        prompt,
+        load=_load,
+        on_wait=_tell_waiting,
+        with_baseline=not options.no_baseline,
+    )
+    performance.open()
+    _follow(performance, None if options.json else screen)
+    run = performance.run()
+    if run is None:  # interrupted while the baseline was measured
+        raise KeyboardInterrupt
     if options.save:
         write_trace(run, Path(options.save))
     if options.json:
@@ -200,8 +204,10 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         screen.out(document, highlight=False)  # ends quietly where nobody reads on, like all of it
     else:
         print_summary(run, screen)
-        if isinstance(pair.target, RemoteTarget) and not options.no_baseline:
-            _compare_streaming(pair.target, run, screen)
+        assert performance.pair is not None
+        target = performance.pair.target
+        if isinstance(target, RemoteTarget) and not options.no_baseline:
+            _compare_streaming(target, run, screen)
     if run.summary.finish_reason is FinishReason.STOPPED:
         raise KeyboardInterrupt
     if run.summary.error:
@@ -225,34 +231,17 @@ def _compare_streaming(target: RemoteTarget, run: Run, screen: Console) -> None:
         screen.print(streaming_verdict(speed, streaming))
 
 
-def _run(
-    pair: Pair, config: RunConfig, prompt: str, screen: Console | None, with_baseline: bool
-) -> Run:
-    """Time the baseline, then generate; show the text as it grows where there is a screen.
+def _follow(performance: Performance, screen: Console | None) -> None:
+    """Make the run; show the text as it grows where there is a screen.
 
     An interruption ends the run where it stands.
     """
-    prompt_ids = pair.encode_prompt(prompt)
-    recorder = RunRecorder.start(config, prompt, prompt_ids, pair)
-    if with_baseline:
-        recorder.add_baseline(measure_baseline(prompt_ids, pair.target, config.sampler))
-    events = generate(
-        prompt_ids,
-        pair.target,
-        pair.round_settings(config),
-        max_tokens=config.max_tokens,
-        eos_token_ids=pair.tokenizer.eos_token_ids,
-        seed=config.seed,
-    )
-    shown = 0
-    with suppress(KeyboardInterrupt), closing(events):
-        for event in events:
-            recorder.add(event)
-            if screen is not None and isinstance(event, RoundResult):
-                pieces = recorder.run().pieces[shown:]
-                print_pieces(event, pieces, screen)
-                shown += len(pieces)
-    return recorder.run()
+    with suppress(KeyboardInterrupt), closing(performance.frames()) as frames:
+        for frame in frames:
+            if screen is None or performance.phase is Phase.BASELINE:
+                continue
+            if isinstance(frame.event, RoundResult):
+                print_pieces(frame.event, frame.pieces, screen)
 
 
 def _models(options: argparse.Namespace, screen: Console) -> int:
@@ -277,7 +266,7 @@ def _fetch(options: argparse.Namespace, screen: Console) -> int:
 def _check(options: argparse.Namespace, screen: Console) -> int:
     """Go through the parts of a run in order; the first that fails is named by its error."""
     config = _config(options)
-    pair = _open_pair(config)
+    pair = make_pair(config, _load, _tell_waiting)
     if isinstance(pair.target, RemoteTarget):
         for line in (*pair.target.status(config.sampler), *pair.target.findings):
             screen.print(Text(f"    {line.question}: {printable(line.answer)}"))

@@ -8,23 +8,29 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdec.acceptance import Draft
+from specdec.drafters.base import Drafter, DrafterRun, Hidden
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
+from specdec.policies.base import Budget
 from specdec.sampling import Distribution, Sampler, sample
 
 
-class ModelDrafter:
+class ModelDrafter(Drafter):
     """Draw a chain of tokens, one forward pass each, with the target's own sampler."""
 
     def __init__(self, model: LanguageModel, name: str | None = None) -> None:
         self.model = model
-        self.name = name or model.name
+        self._name = name or model.name
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def start(self, prompt: Sequence[int]) -> ModelDrafterRun:
         return ModelDrafterRun(self.model, prompt)
 
 
-class ModelDrafterRun:
+class ModelDrafterRun(DrafterRun):
     """The drafter's KV cache of one run, kept in step with the context by `CachedContext`."""
 
     def __init__(self, model: LanguageModel, prompt: Sequence[int]) -> None:
@@ -36,14 +42,15 @@ class ModelDrafterRun:
     def propose(
         self,
         context: Sequence[int],
-        num_tokens: int,
+        budget: Budget,
         sampler: Sampler,
         rng: np.random.Generator,
+        hidden: Hidden | None = None,
     ) -> Draft:
         sequence = list(context)
         distributions: list[Distribution] = []
         sample_s = 0.0
-        for _ in range(min(num_tokens, self._limit - len(context))):
+        for _ in range(min(budget.depth, self._limit - len(context))):
             logits = self._context.score(sequence)[-1]
             began_s = time.perf_counter()
             distribution = Distribution.from_logits(logits, sampler)

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdec.acceptance import Draft
+from specdec.drafters.base import Drafter, DrafterRun, Hidden
 from specdec.errors import SettingsError
+from specdec.policies.base import Budget
 from specdec.sampling import Sampler
 
 
-class NgramDrafter:
+class NgramDrafter(Drafter):
     """Propose the continuation of the most recent occurrence of the longest matching n-gram."""
 
     name = "ngram"
@@ -33,7 +35,7 @@ class NgramDrafter:
         return NgramRun(self.min_ngram, self.max_ngram)
 
 
-class NgramRun:
+class NgramRun(DrafterRun):
     """The n-gram index of one run; it reads new context as it sees it."""
 
     def __init__(self, min_ngram: int, max_ngram: int) -> None:
@@ -44,9 +46,10 @@ class NgramRun:
     def propose(
         self,
         context: Sequence[int],
-        num_tokens: int,
+        budget: Budget,
         sampler: Sampler,
         rng: np.random.Generator,
+        hidden: Hidden | None = None,
     ) -> Draft:
         """Look up the end of `context`; propose nothing where it never occurred before.
 
@@ -57,7 +60,7 @@ class NgramRun:
         for size in self._sizes:
             start = self._index.get(tuple(context[-size:])) if size < len(context) else None
             if start is not None:
-                return Draft.chain(context[start : start + num_tokens])
+                return Draft.chain(context[start : start + budget.depth])
         return Draft()
 
     def _read(self, context: Sequence[int]) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdec.acceptance import Draft
+from specdec.drafters.base import Drafter, DrafterRun, Hidden
+from specdec.policies.base import Budget
 from specdec.sampling import Sampler
 
 
-class NoDrafter:
+class NoDrafter(Drafter, DrafterRun):
     """The baseline as a drafting strategy; it keeps no state, so it is its own run."""
 
     name = "none"
@@ -21,11 +23,9 @@ class NoDrafter:
     def propose(
         self,
         context: Sequence[int],
-        num_tokens: int,
+        budget: Budget,
         sampler: Sampler,
         rng: np.random.Generator,
+        hidden: Hidden | None = None,
     ) -> Draft:
         return Draft()
-
-    def close(self) -> None:
-        """Hold nothing, release nothing."""

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from specdec.acceptance import Draft
-from specdec.drafters.base import Drafter
+from specdec.drafters.base import Drafter, DrafterRun, Hidden
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.vocabulary import VocabularyMap, match_vocabularies, single_bytes
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
 from specdec.models.tokenizer import Tokenizer
+from specdec.policies.base import Budget
 from specdec.sampling import Distribution, Sampler, sample
 
 _MARK = "HERE-STANDS-THE-MESSAGE"
@@ -45,7 +46,7 @@ def make_model_drafter(
     return TranslatedDrafter(model, tokenizer, target, target_vocab_size, match)
 
 
-class TranslatedDrafter:
+class TranslatedDrafter(Drafter):
     """Draw a chain of tokens from a draft model over the vocabulary of the target."""
 
     def __init__(
@@ -66,16 +67,19 @@ class TranslatedDrafter:
             match: the tokens they share.
         """
         self.model = model
-        self.name = model.name
         self.match = match
         self.target_vocab_size = target_vocab_size
         self.translator = Translator(tokenizer, target, match)
+
+    @property
+    def name(self) -> str:
+        return self.model.name
 
     def start(self, prompt: Sequence[int]) -> TranslatedDrafterRun:
         return TranslatedDrafterRun(self, prompt)
 
 
-class TranslatedDrafterRun:
+class TranslatedDrafterRun(DrafterRun):
     """The drafter's KV cache of one run, over the draft's own encoding of the text."""
 
     def __init__(self, drafter: TranslatedDrafter, prompt: Sequence[int]) -> None:
@@ -92,9 +96,10 @@ class TranslatedDrafterRun:
     def propose(
         self,
         context: Sequence[int],
-        num_tokens: int,
+        budget: Budget,
         sampler: Sampler,
         rng: np.random.Generator,
+        hidden: Hidden | None = None,
     ) -> Draft:
         drafter = self._drafter
         output = context[self._num_prompt_tokens :]
@@ -102,7 +107,7 @@ class TranslatedDrafterRun:
         token_ids: list[int] = []
         distributions: list[Distribution] = []
         sample_s = 0.0
-        for _ in range(min(num_tokens, drafter.model.context_length - len(sequence))):
+        for _ in range(min(budget.depth, drafter.model.context_length - len(sequence))):
             logits = self._context.score(sequence)[-1]
             began_s = time.perf_counter()
             lifted = drafter.match.lift(logits, drafter.target_vocab_size)

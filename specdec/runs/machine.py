@@ -1,8 +1,7 @@
-"""The machine and the versions a run was measured on, and the digest of a model's weights."""
+"""The machine and the versions a run was measured on."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from functools import cache
@@ -28,16 +27,6 @@ def describe_environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return described
-
-
-@cache
-def digest_weights(folder: Path) -> str:
-    """Return the SHA-256 over the configuration and weights of a Hugging Face folder."""
-    digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _processor() -> str:

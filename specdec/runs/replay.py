@@ -7,43 +7,32 @@ to whoever plays.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from specdec.observe import NUM_TOP_TOKENS
-from specdec.records import Drafted, Event, Prefilled, TokenRecord, TokenStatus, TopToken
+from specdec.records import Drafted, Prefilled, TokenRecord, TokenStatus, TopToken
+from specdec.runs.recorder import Frame, event_time_s
 from specdec.runs.run import Run
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One event and when it came, in seconds of the engine's time since the start of the run."""
-
-    time_s: float
-    event: Event
+def frames_of(run: Run) -> tuple[Frame, ...]:
+    """Return the run's frames in order; of a run whose rounds are not known only the summary."""
+    return tuple(_frames(run))
 
 
-def timeline(run: Run) -> tuple[Moment, ...]:
-    """Return the run's events in order; of a run whose rounds are not known only the summary."""
-    return tuple(_moments(run))
-
-
-def _moments(run: Run) -> Iterator[Moment]:
+def _frames(run: Run) -> Iterator[Frame]:
     summary = run.summary
     if not run.is_summary_only:
-        yield Moment(summary.prefill_s, Prefilled(summary.num_prompt_tokens, summary.prefill_s))
+        yield Frame(summary.prefill_s, Prefilled(summary.num_prompt_tokens, summary.prefill_s))
     now_s = summary.prefill_s
-    for result in run.rounds:
+    for result, pieces in zip(run.rounds, run.round_pieces(), strict=True):
         if result.candidates:
-            drafted = Drafted(
-                result.round,
-                tuple(map(_pending, result.candidates)),
-                result.started_s,
-                result.draft_s,
-            )
-            yield Moment(result.started_s + result.draft_s, drafted)
-        now_s = result.started_s + result.wall_s
-        yield Moment(now_s, result)
-    yield Moment(max(now_s, summary.wall_s), summary)
+            pending = tuple(map(_pending, result.candidates))
+            drafted = Drafted(result.round, pending, result.started_s, result.draft_s)
+            yield Frame(event_time_s(drafted), drafted)
+        now_s = event_time_s(result)
+        yield Frame(now_s, result, pieces)
+    yield Frame(max(now_s, summary.wall_s), summary)
 
 
 def _pending(record: TokenRecord) -> TokenRecord:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from specdec.codec import from_json, loads
 from specdec.errors import SettingsError, TraceError
-from specdec.metrics import Baseline, summarise
+from specdec.metrics import Baseline, Totals
 from specdec.records import RoundResult, RunSummary, TokenRecord, TokenStatus
 from specdec.runs.run import Run
 
@@ -217,8 +217,7 @@ def check_totals(summary: RunSummary) -> None:
 
 def _check_sums(summary: RunSummary, rounds: list[RoundResult]) -> None:
     """Compare what was counted; sums of floats may differ between versions of Python."""
-    counted = summarise(
-        rounds,
+    counted = Totals(rounds).summary(
         num_prompt_tokens=summary.num_prompt_tokens,
         prefill_s=summary.prefill_s,
         finish_reason=summary.finish_reason,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from specdec.acceptance import Draft
 from specdec.sampling import Sampler
-from specdec.targets.base import Exactness, Scores, Target, TargetRun
+from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Target, TargetRun, Wanted
 
 Sleep = Callable[[float], None]
 
@@ -64,8 +66,11 @@ class EmulatedLink:
     def exactness_for(self, sampler: Sampler) -> Exactness:
         return self.target.exactness_for(sampler)
 
-    def start(self, prompt: Sequence[int]) -> EmulatedLinkRun:
-        return EmulatedLinkRun(self.target.start(prompt), self._trip_s(), self._sleep)
+    def cannot_give(self, wanted: Wanted) -> str | None:
+        return self.target.cannot_give(wanted)
+
+    def start(self, prompt: Sequence[int], wanted: Wanted = LOGITS_ONLY) -> EmulatedLinkRun:
+        return EmulatedLinkRun(self.target.start(prompt, wanted), self._trip_s(), self._sleep)
 
     def _trip_s(self) -> Callable[[], float]:
         rng = np.random.default_rng(self._seed)
@@ -80,12 +85,16 @@ class EmulatedLinkRun:
         self._trip_s = trip_s
         self._sleep = sleep
 
+    @property
+    def read_hidden(self) -> NDArray[np.float32] | None:
+        return self._run.read_hidden
+
     def score(self, context: Sequence[int], draft: Draft) -> Scores:
         trip_s = self._trip_s()
         there_s = self._wait(trip_s / 2)
         scores = self._run.score(context, draft)
         back_s = self._wait(trip_s / 2)
-        return Scores(scores.logits, scores.link_s + there_s + back_s, scores.retry_s)
+        return replace(scores, link_s=scores.link_s + there_s + back_s)
 
     def _wait(self, seconds: float) -> float:
         began_s = time.perf_counter()

@@ -8,7 +8,7 @@ from specdec.acceptance import Draft
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
 from specdec.sampling import Sampler
-from specdec.targets.base import Exactness, Scores
+from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Wanted
 
 
 class LocalTarget:
@@ -26,12 +26,17 @@ class LocalTarget:
     def exactness_for(self, sampler: Sampler) -> Exactness:
         return Exactness()
 
-    def start(self, prompt: Sequence[int]) -> LocalTargetRun:
+    def cannot_give(self, wanted: Wanted) -> str | None:
+        return None if not wanted else "not yet"
+
+    def start(self, prompt: Sequence[int], wanted: Wanted = LOGITS_ONLY) -> LocalTargetRun:
         return LocalTargetRun(self.model, prompt)
 
 
 class LocalTargetRun:
     """The target's KV cache of one run."""
+
+    read_hidden = None
 
     def __init__(self, model: LanguageModel, prompt: Sequence[int]) -> None:
         self._context = CachedContext(model)

@@ -6,8 +6,9 @@ import importlib.util
 
 import streamlit as st
 
-from specdec.live.pump import Baselines, LiveRun
+from specdec.live.pump import LiveRun
 from specdec.live.shelf import ModelShelf
+from specdec.perform import Baselines
 
 
 @st.cache_resource(show_spinner=False)

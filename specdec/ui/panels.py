@@ -13,9 +13,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
 
-from specdec.live.pump import LiveRun, Phase
+from specdec.live.pump import LiveRun
 from specdec.live.shelf import Arrival
 from specdec.metrics import Baseline
+from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.view import charts, words
 from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
@@ -59,21 +60,26 @@ def draw_legend() -> None:
 
 def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
     """Draw what is going on; what is being shown of it where the picture `is_behind` the run."""
-    color, word = words.shown_state(view) if is_behind else words.state_word(live)
+    phase = live.performance.phase
+    color, word = (
+        words.shown_state(view)
+        if is_behind
+        else words.state_word(phase, is_comparing=live.is_comparing)
+    )
     details = []
     if view.rounds:
         details.append(f"round {len(view.rounds)}, {view.text.num_tokens} tokens")
     if is_behind:
-        over = "is over" if live.phase.is_over else "is ahead"
+        over = "is over" if phase.is_over else "is ahead"
         details.append(f"shown slowly, the run itself {over}")
-    elif live.run is not None and live.phase is not Phase.FAILED:
+    elif live.run is not None and phase is not Phase.FAILED:
         details.append(words.ending(live.run.summary))
-    if live.phase is Phase.BASELINE:
+    if phase is Phase.BASELINE:
         details.append("plain decoding of a few tokens, for the speed-up to be measured against")
     st.markdown(f":{color}-badge[{word}] :small[{words.plain(' · '.join(details))}]")
     if live.error:
         st.error(words.plain(live.error), icon=":material/error:")
-    if live.waiting and not live.phase.is_over:
+    if live.waiting and not phase.is_over:
         st.warning(words.plain(live.waiting), icon=":material/hourglass_top:")
     if live.notice:
         st.warning(words.plain(live.notice), icon=":material/info:")

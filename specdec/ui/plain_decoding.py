@@ -7,8 +7,6 @@ import time
 import streamlit as st
 
 from specdec.live.pump import LiveRun
-from specdec.records import RoundResult
-from specdec.runs.recording import Recording
 from specdec.ui import panels
 from specdec.ui.live import controls
 from specdec.view import words
@@ -27,14 +25,10 @@ def offer(live: LiveRun, tab: str, why: str) -> None:
         st.rerun()
 
 
-def rounds_of(recording: Recording) -> list[RoundResult]:
-    """Return the rounds of a recording, as far as it is."""
-    return [frame.event for frame in recording.frames if isinstance(frame.event, RoundResult)]
-
-
 def draw_race(live: LiveRun, tab: str) -> None:
     """Draw both runs side by side on one clock, once there are two."""
-    if live.plain is None or live.recording is None or live.pair is None:
+    made = live.performance
+    if made.plain is None or made.recorder is None or made.pair is None:
         offer(
             live,
             tab,
@@ -42,10 +36,10 @@ def draw_race(live: LiveRun, tab: str) -> None:
             "and over the same link; then both are played back on one clock.",
         )
         return
-    text_of = live.pair.tokenizer.token_text
-    runners = (live.recording.frames, live.plain.frames)
-    if st.session_state.get("race_of") is not live.plain:
-        st.session_state.race_of = live.plain
+    text_of = made.pair.tokenizer.token_text
+    runners = (made.recorder.frames, made.plain.frames)
+    if st.session_state.get("race_of") is not made.plain:
+        st.session_state.race_of = made.plain
         st.session_state.race_shown = Race(text_of, runners, None)
         st.session_state.race_shown.advance(time.monotonic())
     if st.button("Play the race", key="play_race", icon=":material/flag:"):
@@ -61,13 +55,14 @@ def _draw_lanes(live: LiveRun, race: Race) -> None:
     race.advance(time.monotonic())
     if race.is_over and not was_over:
         st.rerun(scope="app")
-    assert live.recording is not None
-    assert live.plain is not None
-    lanes = (("Speculative decoding", live.recording), ("Plain decoding", live.plain))
+    made = live.performance
+    assert made.recorder is not None
+    assert made.plain is not None
+    lanes = (("Speculative decoding", made.recorder), ("Plain decoding", made.plain))
     for index, column in enumerate(st.columns(2)):
-        name, recording = lanes[index]
+        name, recorder = lanes[index]
         lap, view = race.laps()[index], race.views[index]
-        total = sum(len(result.emitted) for result in rounds_of(recording))
+        total = sum(len(result.emitted) for result in recorder.rounds)
         with column:
             st.markdown(f"**{name}**")
             speed = "" if lap.tokens_per_s is None else f", {lap.tokens_per_s:.1f} tokens/s"
@@ -78,6 +73,6 @@ def _draw_lanes(live: LiveRun, race: Race) -> None:
             panels.draw_race_text(view, f"race_{index}", _TEXT_HEIGHT_PX)
     if race.is_over:
         speculative, plain = race.laps()
-        st.markdown(words.plain(result_words(speculative, plain, words.link_kind(live))))
+        st.markdown(words.plain(result_words(speculative, plain, made.link_kind)))
     if live.config.temperature > 0:
         st.caption("Above temperature 0 the texts differ by chance; both follow the target.")

@@ -10,13 +10,13 @@ import pandas as pd
 import streamlit as st
 
 from specdec.live.pump import LiveRun
+from specdec.metrics import Totals
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
 from specdec.runs.run import Run
 from specdec.ui import panels, plain_decoding
 from specdec.view import inspector, study_charts, words
 from specdec.view.facts import TextOf, visible
-from specdec.view.run_view import mean_acceptance
 from specdec.view.tree import slices, wrapped_picture
 
 TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
@@ -182,7 +182,7 @@ def _draw_worth(run: Run, link: str) -> None:
     if run.baseline is None:
         st.caption("No baseline was measured for this run, so there is nothing to compare with.")
         return
-    alpha = mean_acceptance(run.rounds)
+    alpha = Totals(run.rounds).mean_acceptance
     prediction = worth.forecast(run.rounds, run.summary, alpha, run.baseline)
     if prediction is None:
         st.caption("Nothing was drafted in this run, so there is nothing to predict from.")
@@ -229,17 +229,17 @@ def _draw_audit(run: Run, live: LiveRun | None) -> None:
             "At temperature 0 the text must be that of plain decoding, token by token. To compare "
             "the two takes the target itself: the live page does it, when a run has just ended."
         )
-    elif live.plain is None:
+    elif live.performance.plain is None:
         plain_decoding.offer(
             live,
             LOSSLESSNESS,
             "At temperature 0 the text must be that of plain decoding, token by token.",
         )
     else:
-        _draw_comparison(run.rounds, plain_decoding.rounds_of(live.plain))
+        _draw_comparison(run.rounds, live.performance.plain.rounds)
 
 
-def _draw_comparison(rounds: tuple[RoundResult, ...], plain: list[RoundResult]) -> None:
+def _draw_comparison(rounds: tuple[RoundResult, ...], plain: tuple[RoundResult, ...]) -> None:
     found = audit.compare(rounds, plain)
     if found.divergence is None:
         st.success(

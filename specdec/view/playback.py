@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from specdec.runs.recording import Frame, frame_time_s
+from specdec.runs.recorder import Frame
 from specdec.view.facts import TextOf
 from specdec.view.run_view import RunView
 
@@ -97,9 +97,8 @@ class Show:
         """Show every frame that is due at `now_s`."""
         if not frames:
             return
-        end_s = max(map(frame_time_s, frames[-2:]))  # a summary counts less than the clock
-        due_s = self.playhead.position_s(now_s, end_s)
-        while self._num_shown < len(frames) and frame_time_s(frames[self._num_shown]) <= due_s:
+        due_s = self.playhead.position_s(now_s, frames[-1].time_s)
+        while self._num_shown < len(frames) and frames[self._num_shown].time_s <= due_s:
             self.view.push(frames[self._num_shown])
             self._num_shown += 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from specdec.runs.recording import Frame, frame_time_s
+from specdec.runs.recorder import Frame
 from specdec.view.facts import TextOf
 from specdec.view.playback import Show
 from specdec.view.run_view import RunView
@@ -52,7 +52,7 @@ class Race:
         laps = []
         for show, frames in zip(self._shows, self._runners, strict=True):
             over = show.is_at_end(frames)
-            end_s = max(map(frame_time_s, frames[-2:]), default=0.0)
+            end_s = frames[-1].time_s if frames else 0.0
             seconds = end_s if over else show.playhead.place_s
             laps.append(Lap(show.view.text.num_tokens, seconds, over))
         return laps

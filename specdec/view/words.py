@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from specdec.live.pump import LiveRun, Phase
 from specdec.metrics import Baseline
-from specdec.records import FinishReason, RunSummary
+from specdec.perform import Phase
+from specdec.records import FIXED_POLICY, FinishReason, RoundSetting, RunSummary
 from specdec.view.run_view import RunView
 
 TOTALS_MEANING = (
@@ -27,9 +27,9 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
-def state_word(live: LiveRun) -> tuple[str, str]:
-    """Return the colour and the name of what a run is doing."""
-    match live.phase:
+def state_word(phase: Phase, *, is_comparing: bool = False) -> tuple[str, str]:
+    """Return the colour and the name of what a run is doing, or the plain decoding after it."""
+    match phase:
         case Phase.LOADING:
             return "gray", "Getting ready"
         case Phase.BASELINE:
@@ -45,7 +45,7 @@ def state_word(live: LiveRun) -> tuple[str, str]:
         case Phase.FAILED:
             return "red", "Failed"
         case Phase.FINISHED:
-            return ("violet", "Plain decoding") if live.is_comparing else ("green", "Finished")
+            return ("violet", "Plain decoding") if is_comparing else ("green", "Finished")
 
 
 def shown_state(view: RunView) -> tuple[str, str]:
@@ -87,8 +87,15 @@ def totals(summary: RunSummary) -> str:
     )
 
 
-def link_kind(live: LiveRun) -> str:
-    """Return "emulated" or "measured" for the link of a run, and nothing where there is none."""
-    if live.config.rtt_ms > 0:
-        return "emulated"
-    return "measured" if live.baseline is not None and live.baseline.link_s > 0 else ""
+def settings_words(setting: RoundSetting) -> str:
+    """Return what a round ran with, as far as it can be set anew in mid-run."""
+    parts = [f"temperature {setting.temperature:g}"]
+    if setting.num_draft_tokens is not None:
+        parts.insert(0, f"K {setting.num_draft_tokens}")
+    if setting.policy != FIXED_POLICY:
+        parts.insert(0, f"K by the {setting.policy} policy")
+    if setting.top_k:
+        parts.append(f"top-k {setting.top_k}")
+    if setting.top_p < 1:
+        parts.append(f"top-p {setting.top_p:g}")
+    return ", ".join([*parts, setting.drafter])

@@ -8,7 +8,7 @@ import pytest
 from pytest_httpserver import RequestMatcher
 from werkzeug import Request, Response
 
-from specdec.cli import main as cli
+from specdec import perform
 from specdec.cli.main import main
 from specdec.engine import generate
 from specdec.models.tokenizer import Tokenizer
@@ -90,7 +90,7 @@ def test_a_wait_in_mid_run_is_told_and_the_key_is_in_nothing_that_is_left(
         server._answer = lambda *asked: refusals.pop() if refusals else answer(*asked)
         return generate(*args, **options)
 
-    monkeypatch.setattr(cli, "generate", strike_and_generate)
+    monkeypatch.setattr(perform, "generate", strike_and_generate)
     saved = tmp_path / "run"
     assert main([*RUN, "--no-baseline", "--save", str(saved)]) == 0
     printed = capsys.readouterr()

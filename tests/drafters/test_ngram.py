@@ -8,6 +8,7 @@ from hypothesis import given, strategies
 
 from specdec.drafters.ngram import NgramDrafter
 from specdec.errors import SettingsError
+from specdec.policies.base import Budget
 from specdec.sampling import Sampler
 
 RNG = np.random.default_rng(0)
@@ -15,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 def propose(context: list[int], num_tokens: int = 3, **options: int) -> list[int]:
     run = NgramDrafter(**options).start(context)
-    return list(run.propose(context, num_tokens, Sampler(), RNG).token_ids)
+    return list(run.propose(context, Budget.chain(num_tokens), Sampler(), RNG).token_ids)
 
 
 def test_the_continuation_of_the_last_occurrence_is_drafted() -> None:
@@ -45,7 +46,7 @@ def test_the_index_grown_round_by_round_equals_a_scan(context: list[int], cuts: 
     run = NgramDrafter().start(context)
     for cut in [*sorted(min(c, len(context)) for c in cuts), len(context)]:
         seen = context[:cut]
-        got = list(run.propose(seen, 3, Sampler(), RNG).token_ids)
+        got = list(run.propose(seen, Budget.chain(3), Sampler(), RNG).token_ids)
         assert got == scan(seen, 3)
 
 

@@ -15,12 +15,13 @@ from specdec.drafters.vocabulary import match_vocabularies
 from specdec.engine import RoundSettings, generate
 from specdec.models.context import CachedContext
 from specdec.models.tokenizer import Tokenizer
+from specdec.policies.base import Budget
 from specdec.records import RoundResult
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.local import LocalTarget
-from tests import test_sampling
+from tests import test_acceptance
 from tests.models.tiny import CHAT_TEMPLATE, write_tiny_tokenizer
-from tests.test_sampling import assert_target_law, sequence_law
+from tests.test_acceptance import assert_target_law, sequence_law
 from tests.toy import ScriptedRandom, ToyModel
 from tests.toy_tokenizers import write_toy_tokenizer
 
@@ -53,7 +54,7 @@ def every_draft(drafter, prompt, num_tokens) -> Iterator[Draft]:
 
     def follow(uniforms: list[float]) -> Iterator[Draft]:
         run = drafter.start(prompt)
-        draft = run.propose(prompt, num_tokens, SAMPLER, ScriptedRandom(uniforms))
+        draft = run.propose(prompt, Budget.chain(num_tokens), SAMPLER, ScriptedRandom(uniforms))
         probs = [d.probs.astype(float) for d in draft.distributions]
         if len(uniforms) == len(draft):
             exact = [Distribution.from_probs(p / p.sum()) for p in probs]
@@ -79,7 +80,7 @@ def test_the_output_law_is_the_targets_to_the_last_bit_of_rounding(tokenizers, s
     target cannot.
     """
     vocab_size = len(TARGET_TOKENS)
-    monkeypatch.setattr(test_sampling, "VOCAB", vocab_size)
+    monkeypatch.setattr(test_acceptance, "VOCAB", vocab_size)
     prompt = [2, 0]
     target_model = ToyModel(seed + 50, vocab_size=vocab_size)
 
@@ -98,7 +99,7 @@ def test_the_output_law_is_the_targets_to_the_last_bit_of_rounding(tokenizers, s
 def test_the_draft_is_the_models_own_distribution_on_the_shared_tokens(tokenizers):
     drafter = drafter_for(tokenizers, 3)
     run = drafter.start([2, 0])
-    draft = run.propose([2, 0], 1, SAMPLER, np.random.default_rng(0))
+    draft = run.propose([2, 0], Budget.chain(1), SAMPLER, np.random.default_rng(0))
     logits = drafter.model.logits_after(drafter.translator.prompt([2, 0]))
     weights = np.exp(logits[[1, 0, 2]].astype(float) / 0.9)  # "b", "a", "ab"
     probs = draft.distributions[0].probs
@@ -124,7 +125,7 @@ def test_each_round_the_draft_reads_the_whole_text_in_its_own_tokens(tokenizers)
     run = drafter.start([2])
     for output in ([0], [0, 2], [0, 2, 3], [1], [0, 0, 0]):
         context = [2, *output]
-        proposed = run.propose(context, 1, SAMPLER, np.random.default_rng(0))
+        proposed = run.propose(context, Budget.chain(1), SAMPLER, np.random.default_rng(0))
         read = [*drafter.translator.prompt([2]), *drafter.translator.output(output)]
         fresh = CachedContext(drafter.model).score(read)[-1]
         expected = Distribution.from_logits(drafter.match.lift(fresh, 4), SAMPLER).probs
@@ -135,7 +136,7 @@ def test_each_round_the_draft_reads_the_whole_text_in_its_own_tokens(tokenizers)
 def test_the_draft_stops_where_it_could_say_nothing_that_the_target_knows(tokenizers):
     drafter = drafter_for(tokenizers, 1)
     drafter.model.table[..., [0, 1, 2]] = -np.inf  # only "bab" and "aab" are left
-    draft = drafter.start([2]).propose([2], 3, SAMPLER, np.random.default_rng(0))
+    draft = drafter.start([2]).propose([2], Budget.chain(3), SAMPLER, np.random.default_rng(0))
     assert len(draft) == 0
     probs = Distribution.from_logits(np.float32([1, 2, 3, 4]), SAMPLER).probs
     assert verify(draft, [probs], np.random.default_rng(0)).final_token is not None
@@ -145,7 +146,14 @@ def test_a_prompt_longer_than_the_drafts_context_is_not_drafted_for(tokenizers):
     drafter = drafter_for(tokenizers, 1)
     drafter.model.context_length = 4
     prompt = [2, 0] * 5
-    assert len(drafter.start(prompt).propose(prompt, 3, SAMPLER, np.random.default_rng(0))) == 0
+    assert (
+        len(
+            drafter.start(prompt).propose(
+                prompt, Budget.chain(3), SAMPLER, np.random.default_rng(0)
+            )
+        )
+        == 0
+    )
     assert drafter.model.prefills == []
 
 
@@ -162,7 +170,7 @@ def test_a_padded_head_is_cut_and_its_context_passes_through(tmp_path):
         drafter = make_model_drafter(model, tokenizer, tokenizer, target_size)
         context = [0, 3, 2]  # "a" + "bab" + "ab" would be cut otherwise by the tokenizer
         run = drafter.start(context[:1])
-        draft = run.propose(context, 1, SAMPLER, np.random.default_rng(0))
+        draft = run.propose(context, Budget.chain(1), SAMPLER, np.random.default_rng(0))
         probs = draft.distributions[0].probs
         assert probs.shape == (target_size,)
         logits = model.logits_after(context)[:5].astype(float)

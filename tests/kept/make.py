@@ -28,7 +28,8 @@ from specdec.engine import RoundSettings, generate
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.pair import LoadedModel, Pair, load_model, make_drafter, make_pair
-from specdec.runs.run import Run, RunRecorder
+from specdec.runs.recorder import RunRecorder
+from specdec.runs.run import Run
 from specdec.saved.trace import dump_trace
 from specdec.settings import RunConfig
 from specdec.targets.server.endpoints import Endpoint

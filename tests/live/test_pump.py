@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from specdec.errors import StoreError
-from specdec.live import pump
-from specdec.live.pump import LiveRun, Phase
+from specdec.live import handshake
+from specdec.live.pump import LiveRun
+from specdec.perform import Phase
 from specdec.records import Drafted, FinishReason, RoundResult
 from specdec.sampling import Sampler
 from specdec.settings import RunConfig
-from tests.live.toys import SkippingToy, finished, toy_shelf, wait_for
+from tests.live.toys import SkippingToy, finished, frames_of, toy_shelf, wait_for
 
 CONFIG = RunConfig(target="toy", max_tokens=40, temperature=1.0)
 
@@ -53,22 +54,22 @@ def slow_shelf(tmp_path):
 
 def test_a_run_that_ends_by_itself_is_handed_over_whole(begin):
     live = finished(begin())
-    assert live.phase is Phase.FINISHED
+    assert live.performance.phase is Phase.FINISHED
     assert live.saved == [live.run]
     assert live.run.summary.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
-    texts = [piece for frame in live.recording.frames for piece in frame.pieces]
+    texts = [piece for frame in frames_of(live) for piece in frame.pieces]
     assert "".join(texts) == live.run.text
 
 
 def test_nothing_is_measured_before_the_page_that_shows_it_stands(begin):
     live = begin(is_shown=True)
-    wait_for(lambda: live.pair is not None)
+    wait_for(lambda: live.performance.pair is not None)
     live.page_drawn(10.0)  # the tree stands from here on
-    live.page_drawn(10.0 + 0.5 * pump.PAGE_SETTLES_S)  # another widget, in the meantime
+    live.page_drawn(10.0 + 0.5 * handshake.PAGE_SETTLES_S)  # another widget, in the meantime
     live.join(0.2)
-    assert (live.phase, live.baseline) == (Phase.LOADING, None)
-    live.page_drawn(10.0 + pump.PAGE_SETTLES_S)
-    assert finished(live).phase is Phase.FINISHED
+    assert (live.performance.phase, live.performance.baseline) == (Phase.LOADING, None)
+    live.page_drawn(10.0 + handshake.PAGE_SETTLES_S)
+    assert finished(live).performance.phase is Phase.FINISHED
 
 
 def test_progress_of_weights_is_not_yet_the_page(slow_shelf, begin):
@@ -77,27 +78,27 @@ def test_progress_of_weights_is_not_yet_the_page(slow_shelf, begin):
     wait_for(lambda: live.arrival is not None)
     live.page_drawn(0.0)
     arrived.set()
-    wait_for(lambda: live.pair is not None)
+    wait_for(lambda: live.performance.pair is not None)
     live.page_drawn(100.0)
     live.join(0.2)
-    assert live.phase is Phase.LOADING
+    assert live.performance.phase is Phase.LOADING
     live.stop()
 
 
 def test_a_page_that_nobody_looks_at_is_not_waited_for_for_ever(begin, monkeypatch):
-    monkeypatch.setattr(pump, "PAGE_WAIT_S", 0.2)
-    assert finished(begin(is_shown=True)).phase is Phase.FINISHED
+    monkeypatch.setattr(handshake, "PAGE_WAIT_S", 0.2)
+    assert finished(begin(is_shown=True)).performance.phase is Phase.FINISHED
 
 
 def test_a_stop_ends_the_wait_for_the_page(begin):
     live = begin(is_shown=True)
     live.stop()
     live.join(1.0)
-    assert (live.phase, live.is_alive, live.saved) == (Phase.STOPPED, False, [])
+    assert (live.performance.phase, live.is_alive, live.saved) == (Phase.STOPPED, False, [])
 
 
 def num_calls(live):
-    frames = live.recording.frames if live.recording else ()
+    frames = frames_of(live)
     return sum(isinstance(frame.event, Drafted) for frame in frames)
 
 
@@ -116,8 +117,9 @@ def test_without_a_link_or_a_draft_there_is_nothing_to_wait_for(begin, tmp_path,
     gate = threading.Semaphore(40)
     shelf = toy_shelf(tmp_path, SkippingToy(gate=gate))
     live = begin(replace(CONFIG, max_tokens=120, **change), shelf=shelf)
-    wait_for(lambda: live.recording and len(live.recording.frames) > 2 and gate._value == 0)
-    assert live.phase in (Phase.DRAFTING, Phase.VERIFYING)  # and there it stays, at the gate
+    wait_for(lambda: len(frames_of(live)) > 2 and gate._value == 0)
+    # And there it stays, at the gate.
+    assert live.performance.phase in (Phase.DRAFTING, Phase.VERIFYING)
     began_s = time.monotonic()
     live.await_call(10.0)
     assert time.monotonic() - began_s < 5.0
@@ -138,27 +140,24 @@ def test_the_baseline_is_measured_once_for_a_target_and_a_link(begin):
     first = finished(begin(baselines=baselines))
     again = finished(begin(baselines=baselines))
     farther = finished(begin(replace(CONFIG, rtt_ms=1.0), baselines=baselines))
-    assert (first.baseline_is_new, again.baseline_is_new, farther.baseline_is_new) == (
-        True,
-        False,
-        True,
-    )
-    assert again.baseline == first.baseline == again.run.baseline
-    assert farther.baseline.link_s > 0
-    assert first.baseline.num_tokens == 16
+    made = [live.performance for live in (first, again, farther)]
+    assert [one.baseline_is_new for one in made] == [True, False, True]
+    assert made[1].baseline == made[0].baseline == again.run.baseline
+    assert farther.performance.baseline.link_s > 0
+    assert first.performance.baseline.num_tokens == 16
 
 
 def test_stop_ends_a_run_within_a_round_and_keeps_what_there_is(begin, tmp_path):
     gate = threading.Semaphore(10_000)
     model = SkippingToy(gate=gate)
     live = begin(replace(CONFIG, max_tokens=4000), shelf=toy_shelf(tmp_path, model))
-    wait_for(lambda: live.recording and len(live.recording.frames) > 6)
+    wait_for(lambda: len(frames_of(live)) > 6)
     live.stop()
     finished(live)
-    assert live.phase is Phase.STOPPED
+    assert live.performance.phase is Phase.STOPPED
     assert live.saved == [live.run]
     assert live.run.summary.finish_reason is FinishReason.STOPPED
-    frames = live.recording.frames
+    frames = frames_of(live)
     assert live.run.rounds == tuple(f.event for f in frames if isinstance(f.event, RoundResult))
 
 
@@ -170,12 +169,12 @@ def test_stop_takes_effect_while_the_weights_are_on_their_way(begin, slow_shelf)
     live.stop()
     finished(live)
     arrived.set()
-    assert (live.phase, live.run, live.saved) == (Phase.STOPPED, None, [])
+    assert (live.performance.phase, live.run, live.saved) == (Phase.STOPPED, None, [])
 
 
 def test_a_model_that_cannot_be_opened_is_an_error_with_its_sentence(begin):
     live = finished(begin(replace(CONFIG, target="broken")))
-    assert live.phase is Phase.FAILED
+    assert live.performance.phase is Phase.FAILED
     assert live.error == "There is no model broken; choose another."
 
 
@@ -183,7 +182,7 @@ def test_a_target_that_fails_half_way_keeps_the_rounds_before(begin, tmp_path):
     model = SkippingToy()
     model.fail_after = 60
     live = finished(begin(shelf=toy_shelf(tmp_path, model)))
-    assert live.phase is Phase.FAILED
+    assert live.performance.phase is Phase.FAILED
     assert "wind it up" in live.error
     assert live.run.rounds
     assert live.run.summary.finish_reason is FinishReason.ERROR
@@ -193,10 +192,10 @@ def test_a_target_that_fails_half_way_keeps_the_rounds_before(begin, tmp_path):
 def test_a_fault_of_our_own_is_said_and_what_there_is_is_kept(begin, tmp_path, caplog):
     model = SkippingToy()
     live = begin(replace(CONFIG, max_tokens=4000), shelf=toy_shelf(tmp_path, model))
-    wait_for(lambda: live.recording and len(live.recording.frames) > 4)
+    wait_for(lambda: len(frames_of(live)) > 4)
     model.forward = None
     finished(live)
-    assert live.phase is Phase.FAILED
+    assert live.performance.phase is Phase.FAILED
     assert "inside SpeculatoViz" in live.error
     assert live.run.rounds
     assert caplog.records
@@ -206,9 +205,9 @@ def test_new_settings_take_effect_in_the_next_round(begin, tmp_path):
     gate = threading.Semaphore(30)
     model = SkippingToy(gate=gate)
     live = begin(replace(CONFIG, max_tokens=120), shelf=toy_shelf(tmp_path, model))
-    wait_for(lambda: live.phase is Phase.VERIFYING and gate._value == 0)
+    wait_for(lambda: live.performance.phase is Phase.VERIFYING and gate._value == 0)
     live.change(7, Sampler(0.5), "ngram")
-    wait_for(lambda: live._settings.drafter.name == "ngram")
+    wait_for(lambda: live.performance.settings.drafter.name == "ngram")
     for _ in range(500):
         gate.release()
     finished(live)
@@ -224,21 +223,21 @@ def test_a_draft_that_cannot_be_opened_leaves_the_run_as_it_was(begin, tmp_path)
     model = SkippingToy(gate=gate)
     shelf = toy_shelf(tmp_path, model)
     live = begin(replace(CONFIG, max_tokens=120), shelf=shelf)
-    wait_for(lambda: live.recording is not None and gate._value == 0)
+    wait_for(lambda: live.performance.recorder is not None and gate._value == 0)
     live.change(4, Sampler(1.0), "nothing")
     wait_for(lambda: live.notice is not None)
     for _ in range(500):
         gate.release()
     finished(live)
     assert "no model nothing" in live.notice
-    assert live.phase is Phase.FINISHED
+    assert live.performance.phase is Phase.FINISHED
     assert {r.drafter for r in live.run.rounds} == {"layer-skip"}
 
 
 def test_a_race_runs_plain_decoding_of_the_same_target_afterwards(begin):
     live = finished(begin(replace(CONFIG, temperature=0.0), race=True))
-    assert live.phase is Phase.FINISHED
-    rounds = [f.event for f in live.plain.frames if isinstance(f.event, RoundResult)]
+    assert live.performance.phase is Phase.FINISHED
+    rounds = live.performance.plain.rounds
     assert all(not r.candidates for r in rounds)
     assert tuple(i for r in rounds for i in r.emitted) == live.run.token_ids
     assert live.saved == [live.run]
@@ -249,5 +248,5 @@ def test_a_store_that_refuses_is_a_notice_and_no_failure(begin):
         raise StoreError("The disk is full; make room.")
 
     live = finished(begin(save=refuse))
-    assert live.phase is Phase.FINISHED
+    assert live.performance.phase is Phase.FINISHED
     assert "The disk is full" in live.notice

@@ -101,6 +101,12 @@ def finished(live: LiveRun, timeout_s: float = 20.0) -> LiveRun:
     return live
 
 
+def frames_of(live: LiveRun):
+    """Return what has been recorded of a run so far."""
+    recorder = live.performance.recorder
+    return [] if recorder is None else list(recorder.frames)
+
+
 def wait_for(condition, timeout_s: float = 10.0) -> None:
     """Wait until `condition()` holds."""
     end_s = time.monotonic() + timeout_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specdec.runs.machine import describe_environment, digest_weights
+from specdec.runs.machine import describe_environment
 from specdec.saved.exports import EXPORTS
 from tests.made_runs import tiny_run
 
@@ -20,14 +20,3 @@ def test_no_secret_of_the_environment_is_in_any_file(tmp_path, monkeypatch):
     run = tiny_run(tmp_path)
     for export in EXPORTS:
         assert b"csk-very-secret" not in export.make(run)
-
-
-def test_a_digest_tells_weights_apart(tmp_path):
-    digests = set()
-    for number, weights in enumerate([b"abc", b"abd"]):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(weights)
-        digests |= {digest_weights(folder)}
-    assert len(digests) == 2

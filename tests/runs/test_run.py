@@ -9,7 +9,8 @@ import pytest
 from specdec.errors import SettingsError
 from specdec.metrics import Baseline
 from specdec.records import FinishReason, RoundResult, RunSummary
-from specdec.runs.run import Run, RunRecorder
+from specdec.runs.recorder import RunRecorder
+from specdec.runs.run import Run
 from tests.made_runs import PROMPT, record, tiny_events, tiny_pair
 
 
@@ -55,20 +56,12 @@ def test_a_failure_of_the_consumer_becomes_an_error_run(tmp_path):
     assert summary.error == "The window was closed."
 
 
-def test_pending_is_the_draft_the_target_looks_at(tmp_path):
-    pair, events = tiny_events(tmp_path, seed=7, num_tokens=12)
-    recorder = record(pair, events[:2])
-    assert recorder.pending == events[1]
-    recorder.add(events[2])
-    assert recorder.pending is None
-
-
 def test_changed_settings_are_marked_where_they_begin(tmp_path):
     run = record(*tiny_events(tmp_path, seed=8, num_tokens=30)).run()
     rounds = list(run.rounds)
     rounds[2:] = [replace(r, num_draft_tokens=7) for r in rounds[2:]]
     changes = replace(run, rounds=tuple(rounds)).changes
-    assert [(c.round, c.num_draft_tokens) for c in changes] == [(2, 7)]
+    assert [(c.round, c.now.num_draft_tokens) for c in changes] == [(2, 7)]
     assert run.changes == ()
 
 

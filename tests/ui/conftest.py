@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from specdec.live import pump
+from specdec.live import handshake
 from specdec.ui import loaders
 from tests.live.toys import SkippingToy, toy_shelf
 
@@ -24,7 +24,7 @@ def own_main_module(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_browser_to_wait_for(monkeypatch):
-    monkeypatch.setattr(pump, "PAGE_WAIT_S", 0.0)
+    monkeypatch.setattr(handshake, "PAGE_WAIT_S", 0.0)
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from specdec.live.pump import Phase
 from specdec.live.shelf import ModelShelf
 from specdec.models.tokenizer import Tokenizer
 from specdec.pair import load_model
+from specdec.perform import Phase
 from specdec.records import FinishReason
 from specdec.ui import loaders
 from tests.models.tiny import write_tiny_tokenizer
@@ -65,7 +65,7 @@ def test_a_server_is_connected_by_the_first_run_and_then_told_about(page, httpse
     live = run(page)
     assert live.run.summary.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
     assert live.run.backend == "prefixes"
-    assert live.baseline is None  # it would cost a call per token
+    assert live.performance.baseline is None  # it would cost a call per token
     words = said(page)
     assert "connected" in words
     assert "**Protocol**" in words
@@ -100,7 +100,7 @@ def test_a_wait_in_mid_run_is_shown_and_a_stop_ends_it(page, httpserver):
     assert "(HTTP 429: too many requests). Attempt 2 of 3 follows in" in warning
     live.stop()
     live.join(5)
-    assert live.phase is Phase.STOPPED
+    assert live.performance.phase is Phase.STOPPED
 
 
 def test_where_streaming_is_faster_the_page_says_so(page, httpserver):

@@ -11,7 +11,7 @@ import pytest
 
 from specdec.settings import RunConfig
 from specdec.ui import loaders
-from tests.live.toys import WritingToy, toy_shelf, wait_for
+from tests.live.toys import WritingToy, frames_of, toy_shelf, wait_for
 
 
 def check(at):
@@ -68,7 +68,7 @@ def test_a_run_shows_tree_text_charts_and_totals(page):
 def test_while_a_run_goes_on_it_can_be_stopped_and_keeps_its_tokens(page, model):
     model.gate = threading.Semaphore(30)
     live = generate(page)
-    wait_for(lambda: live.recording and len(live.recording.frames) > 4 and model.gate._value == 0)
+    wait_for(lambda: len(frames_of(live)) > 4 and model.gate._value == 0)
     page.run()
     said = check(page)
     assert "Drafting" in said or "Verifying" in said
@@ -90,7 +90,7 @@ def test_while_a_run_goes_on_it_can_be_stopped_and_keeps_its_tokens(page, model)
 def test_settings_changed_in_mid_run_take_effect(page, model):
     model.gate = threading.Semaphore(30)
     live = generate(page)
-    wait_for(lambda: live.recording and len(live.recording.frames) > 4 and model.gate._value == 0)
+    wait_for(lambda: len(frames_of(live)) > 4 and model.gate._value == 0)
     page.slider(key="k").set_value(9).run()
     check(page)
     model.gate.release(10_000)

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 from specdec.ui.history.store import run_store
-from tests.live.toys import wait_for
+from tests.live.toys import frames_of, wait_for
 from tests.ui.test_live_page import check, finish, generate
 
 HISTORY = "pages/1_History.py"
@@ -24,7 +24,7 @@ def test_a_finished_run_is_saved_and_stands_on_the_history_page(page):
 def test_a_stopped_run_is_saved_with_its_rounds(page, model):
     model.gate = threading.Semaphore(30)
     live = generate(page)
-    wait_for(lambda: live.recording and len(live.recording.frames) > 4 and model.gate._value == 0)
+    wait_for(lambda: len(frames_of(live)) > 4 and model.gate._value == 0)
     page.button(key="stop").click()
     model.gate.release(1000)
     page.run()

@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from specdec.errors import SettingsError
-from specdec.settings import variables
+from specdec.settings import MARK, is_endpoint, variables
 
 SERVERS = ("auto", "cerebras", "vllm", "sglang", "llama-server", "mlx")
 PROTOCOLS = ("auto", "score", "prefixes", "continue")
@@ -24,7 +24,6 @@ DEFAULT_CEREBRAS_MODEL = "gpt-oss-120b"
 DEFAULT_CEREBRAS_TOKENIZER = "openai/gpt-oss-120b"
 WHOLE_VOCABULARY = -1
 MAX_TIMEOUT_S = 3600.0
-MARK = "@"
 Number = TypeVar("Number", int, float)
 
 
@@ -145,7 +144,7 @@ def find_endpoint(target: str, environment: Mapping[str, str] | None = None) -> 
     Raises:
         SettingsError: there is no endpoint of this name.
     """
-    if not target.startswith(MARK):
+    if not is_endpoint(target):
         return None
     endpoints = endpoints_from_environment(environment)
     name = target.removeprefix(MARK).lower()

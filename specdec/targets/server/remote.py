@@ -11,7 +11,7 @@ from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.models.tokenizer import Tokenizer
 from specdec.sampling import Sampler
-from specdec.targets.base import Exactness, Scores
+from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Wanted
 from specdec.targets.server.capabilities import Capabilities
 from specdec.targets.server.endpoints import Endpoint
 from specdec.targets.server.faults import OnWait, Quota, ServerFault
@@ -127,13 +127,24 @@ class RemoteTarget:
             lines.append(Finding("rate limits", str(self.quota)))
         return tuple(lines)
 
-    def start(self, prompt: Sequence[int]) -> RemoteTargetRun:
+    def cannot_give(self, wanted: Wanted) -> str | None:
+        if not wanted:
+            return None
+        return (
+            f"{self.name} is behind a server, which gives probabilities only; hidden states and "
+            "attention weights need a target on this machine."
+        )
+
+    def start(self, prompt: Sequence[int], wanted: Wanted = LOGITS_ONLY) -> RemoteTargetRun:
         """Begin a run; the prompt travels with the first call."""
+        assert not wanted
         return RemoteTargetRun(self.connection, self._probed, self._on_wait)
 
 
 class RemoteTargetRun:
     """A run; it keeps no state, since every call carries its whole context."""
+
+    read_hidden = None
 
     def __init__(self, connection: Connection, probed: Probed, on_wait: OnWait | None) -> None:
         self._connection = connection

@@ -8,8 +8,7 @@ from itertools import chain
 import streamlit as st
 
 from specdec.records import RoundResult
-from specdec.runs.recording import Frame
-from specdec.runs.replay import timeline
+from specdec.runs.replay import frames_of
 from specdec.runs.run import Run
 from specdec.ui import panels, study
 from specdec.view import words
@@ -18,15 +17,6 @@ from specdec.view.run_view import RunView
 
 SPEEDS = {"¼×": 0.25, "½×": 0.5, "1×": 1.0, "2×": 2.0, "4×": 4.0, "8×": 8.0}
 PLACE_HEIGHT_PX = 90
-
-
-def frames_of(run: Run) -> list[Frame]:
-    """Return the run's events, each round with its texts."""
-    pieces = iter(run.round_pieces())
-    return [
-        Frame(moment.event, next(pieces) if isinstance(moment.event, RoundResult) else ())
-        for moment in timeline(run)
-    ]
 
 
 class Player:
@@ -96,13 +86,6 @@ class Player:
             self.is_playing = not self.is_at_end
 
 
-def link_kind(run: Run) -> str:
-    """Return "emulated" or "measured" for the link of a run, and nothing where there is none."""
-    if run.link_is_emulated:
-        return "emulated"
-    return "measured" if run.summary.link_s > 0 else ""
-
-
 # -- on the page ---------------------------------------------------------------------------------
 
 
@@ -130,7 +113,7 @@ def _draw(player: Player, identity: str) -> None:
     _draw_place(player)
     _draw_transport(player)
     run, view = player.run, player.view
-    link = link_kind(run)
+    link = run.link_kind
     panels.draw_legend()
     if player.is_at_end:
         study.draw_tree(run, identity)

@@ -57,9 +57,7 @@ def _draw_ending(run: Run) -> None:
     if run.note:
         st.html(f'<p class="run-note">{escape(run.note)}</p>')
     changes = "; ".join(
-        f"from round {one.round + 1} on K {one.num_draft_tokens}, temperature "
-        f"{one.temperature:g}, {one.drafter}"
-        for one in run.changes
+        f"from round {one.round + 1} on {words.settings_words(one.now)}" for one in run.changes
     )
     said = f"Changed while it ran: {changes}." if changes else ""
     st.caption(words.plain(f"Ended: {words.ending(run.summary)}. {said}".strip()))

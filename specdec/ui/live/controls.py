@@ -7,7 +7,6 @@ import streamlit as st
 from specdec.live.pump import LiveRun
 from specdec.models.fetch import hub
 from specdec.settings import RunConfig
-from specdec.targets.server.endpoints import MARK
 from specdec.ui import loaders
 from specdec.ui.history.store import save_run
 from specdec.ui.live.presets import EXAMPLE_PROMPTS, SPEEDS
@@ -24,10 +23,10 @@ def current_run() -> LiveRun | None:
 def current_show() -> Show | None:
     """Return how much of it has been shown; None until its models are open."""
     live = current_run()
-    if live is None or live.recording is None or live.pair is None:
+    if live is None or live.performance.recorder is None or live.performance.pair is None:
         return None
     if st.session_state.get("show") is None:
-        st.session_state.show = Show(live.pair.tokenizer.token_text, chosen_speed())
+        st.session_state.show = Show(live.performance.pair.tokenizer.token_text, chosen_speed())
     show: Show = st.session_state.show
     return show
 
@@ -65,8 +64,10 @@ def stop() -> None:
 def replay() -> None:
     """Show the run once more from its beginning, at the chosen speed."""
     live = current_run()
-    if live is not None and live.pair is not None:
-        st.session_state.show = Show(live.pair.tokenizer.token_text, chosen_speed() or 1.0)
+    if live is not None and live.performance.pair is not None:
+        st.session_state.show = Show(
+            live.performance.pair.tokenizer.token_text, chosen_speed() or 1.0
+        )
 
 
 def draw_controls(config: RunConfig, *, moving: bool) -> None:
@@ -147,7 +148,7 @@ def _take_speed() -> None:
 
 def draw_status(config: RunConfig) -> None:
     """Say in the sidebar where the target is and whether it is ready."""
-    is_server = config.target.startswith(MARK)
+    is_server = config.is_remote
     if loaders.model_shelf().holds(config.target, config.backend):
         color, word = "green", "connected" if is_server else "ready"
     elif is_server:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 from specdec.pair import draft_choices, target_choices
-from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft
-from specdec.targets.server.endpoints import MARK
+from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft, is_endpoint
 from specdec.ui.live.presets import LINKS
 from specdec.ui.loaders import has_mlx
 
@@ -118,7 +117,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
 def _target(default: str, *, disabled: bool) -> str:
     choices = target_choices()
     names = [*choices, *({default} - set(choices)), OTHER]
-    is_server = str(st.session_state.get("target", default)).startswith(MARK)
+    is_server = is_endpoint(str(st.session_state.get("target", default)))
     name = st.selectbox(
         "Target",
         names,

@@ -23,8 +23,8 @@ from specdec.view.run_view import RunView
 
 def is_moving(live: LiveRun) -> bool:
     """Say whether anything is still to happen, or to be shown."""
-    show = controls.current_show()
-    at_end = show is None or live.recording is None or show.is_at_end(live.recording.frames)
+    show, recorder = controls.current_show(), live.performance.recorder
+    at_end = show is None or recorder is None or show.is_at_end(recorder.frames)
     return live.is_alive or not at_end
 
 
@@ -47,11 +47,12 @@ def _draw_run(*, final: bool) -> None:
     if not final and not controls.chosen_speed():
         live.await_call(CALL_WAIT_S)
     is_behind = False
-    if show is not None and live.recording is not None:
-        frames = live.recording.frames
+    made = live.performance
+    if show is not None and made.recorder is not None:
+        frames = made.recorder.frames
         show.advance(frames, time.monotonic())
         is_behind = not show.is_at_end(frames)
-        if live.phase.is_over and not is_behind:
+        if made.phase.is_over and not is_behind:
             show.view.pending = None  # stopped or failed before the target answered
     if not final and not is_moving(live):
         st.rerun()
@@ -59,7 +60,7 @@ def _draw_run(*, final: bool) -> None:
     panels.draw_state(live, view, is_behind=is_behind)
     if final and not view.rounds:
         return  # what went wrong is all there is to show
-    link = words.link_kind(live)
+    link = made.link_kind
     if final:
         if live.run is not None:
             study.draw_tree(live.run, live.run.started_at)
@@ -69,8 +70,8 @@ def _draw_run(*, final: bool) -> None:
         panels.draw_live_tree(view, live.config.num_draft_tokens)
         live.page_drawn(time.monotonic())
     makers = (
-        partial(panels.gauges, view, live.baseline, link=link),
-        partial(panels.speed, view, live.baseline, link=link),
+        partial(panels.gauges, view, made.baseline, link=link),
+        partial(panels.speed, view, made.baseline, link=link),
         partial(panels.acceptance, view),
     )
     gauges, speed, acceptance = (
@@ -96,14 +97,15 @@ def _draw_run(*, final: bool) -> None:
 
 def _draw_baseline(live: LiveRun, link: str) -> None:
     """Say what the speed-up was measured against, and when."""
-    if live.baseline is None:
+    made = live.performance
+    if made.baseline is None:
         st.caption("No baseline yet.")
     else:
         st.caption(
-            words.baseline_words(live.baseline, is_new=live.baseline_is_new, link=link),
-            help="The baseline of both speed-ups: the same target, prompt and temperature with "
-            "nothing drafted, one call per token. The first call is not counted, because it warms "
-            "caches up.",
+            words.baseline_words(made.baseline, is_new=made.baseline_is_new, link=link),
+            help="The baseline of both speed-ups: the same target, prompt and sampling as this run "
+            "began with, nothing drafted, one call per token. The first call is not counted, "
+            "because it warms caches up.",
         )
 
 

@@ -1,0 +1,255 @@
+"""One whole run without a screen: load, baseline, generate, record.
+
+Written once for everybody who has a run made: the page's thread, the command line, the benchmarks.
+They follow the frames and may leave at any of them; the fields say how far it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Hashable, MutableMapping
+from contextlib import closing
+from dataclasses import replace
+from enum import StrEnum
+
+from specdec.baseline import Value, decode_plainly, measure_baseline
+from specdec.drafters.base import Drafter
+from specdec.drafters.none import NoDrafter
+from specdec.engine import RoundSettings, generate
+from specdec.metrics import Baseline
+from specdec.pair import Load, Pair, check_prompt, load_model, make_drafter, make_pair, noting
+from specdec.records import Drafted, Event, FinishReason, LinkKind, RunSummary
+from specdec.runs.recorder import Frame, RunRecorder, event_time_s
+from specdec.runs.run import Run
+from specdec.sampling import Sampler
+from specdec.settings import RunConfig
+from specdec.targets.server.faults import OnWait
+
+Baselines = MutableMapping[Hashable, Baseline]
+"""What was measured before, by all that a baseline depends on."""
+
+
+class Phase(StrEnum):
+    """What a run is doing; the first five are under way."""
+
+    LOADING = "loading"
+    BASELINE = "baseline"
+    READING = "reading"
+    DRAFTING = "drafting"
+    VERIFYING = "verifying"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        return self in (Phase.FINISHED, Phase.STOPPED, Phase.FAILED)
+
+
+class Performance:
+    """A run from its settings to its record; `frames` makes it happen, in the caller's thread.
+
+    `pair`, `prompt_ids`, `baseline` and `recorder` are there as soon as it has come to them. Other
+    threads may look, and `change` what the next round runs with.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        prompt: str,
+        *,
+        load: Load = load_model,
+        on_wait: OnWait | None = None,
+        baselines: Baselines | None = None,
+        with_baseline: bool = True,
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            config: what is asked for.
+            prompt: as the user typed it.
+            load: opens models; what it raises ends the run.
+            on_wait: told while a failed call to a server waits for another attempt.
+            baselines: measured before; read, and added to.
+            with_baseline: whether plain decoding is timed for the speed-ups. It never is behind a
+                server: a call per token would eat its rate limits, and what it has to be compared
+                with is its own streaming.
+        """
+        self.config = config
+        self.prompt = prompt
+        self.phase = Phase.LOADING
+        self.pair: Pair | None = None
+        self.prompt_ids: tuple[int, ...] = ()
+        self.baseline: Baseline | None = None
+        self.baseline_is_new = False
+        self.recorder: RunRecorder | None = None
+        self.plain: RunRecorder | None = None
+        self.error: str | None = None
+        self._load = load
+        self._on_wait = on_wait
+        self._baselines = {} if baselines is None else baselines
+        self._with_baseline = with_baseline and not config.is_remote
+        self._lock = threading.Lock()
+        self._settings: RoundSettings | None = None
+        self._asked = (config.num_draft_tokens, config.sampler)
+
+    # -- what the next round runs with -----------------------------------------------------------
+
+    @property
+    def settings(self) -> RoundSettings | None:
+        """Return what the next round runs with, None until the models are open."""
+        return self._settings
+
+    def change(self, num_draft_tokens: int, sampler: Sampler) -> None:
+        """Set K and the sampler from the next round on, the first one included."""
+        with self._lock:
+            self._asked = (num_draft_tokens, sampler)
+            if self._settings is not None:
+                self._settings = replace(
+                    self._settings, num_draft_tokens=num_draft_tokens, sampler=sampler
+                )
+
+    def open_drafter(self, draft: str) -> Drafter:
+        """Open another draft for the run's target.
+
+        Raises:
+            SpecdecError: it cannot be opened, or does not fit the target.
+        """
+        assert self.pair is not None
+        backend, load = self.config.backend, noting(self._load, self.pair.digests)
+        return make_drafter(draft, load(self.config.target, backend), backend, load)
+
+    def draft_with(self, drafter: Drafter) -> None:
+        """Change the drafting strategy from the next round on."""
+        with self._lock:
+            assert self._settings is not None
+            self._settings = replace(self._settings, drafter=drafter)
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the models and read the prompt's words.
+
+        Raises:
+            SpecdecError: the prompt is empty, or a model cannot be had or does not fit.
+        """
+        check_prompt(self.prompt)
+        pair = make_pair(self.config, self._load, self._on_wait)
+        self.prompt_ids = tuple(pair.encode_prompt(self.prompt))
+        with self._lock:
+            self._settings = replace(
+                pair.round_settings(self.config),
+                num_draft_tokens=self._asked[0],
+                sampler=self._asked[1],
+            )
+        self.pair = pair
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Make the run: first the baseline's frames (in `Phase.BASELINE`), then its own.
+
+        May be closed at any yield: what was recorded by then is the run.
+
+        Raises:
+            SpecdecError: a model cannot be had, the baseline failed, or the prompt does not fit.
+        """
+        if self.pair is None:
+            self.open()
+        yield from self._measure_baseline()
+        yield from self._generate()
+
+    def _measure_baseline(self) -> Generator[Frame, None, None]:
+        """Time plain decoding over the same link, unless that has been done before."""
+        pair, config = self.pair, self.config
+        assert pair is not None
+        if not self._with_baseline:
+            return
+        link = (config.rtt_ms, config.jitter_ms)
+        key = (config.target, pair.target.backend, *link, config.sampler, self.prompt_ids)
+        if key not in self._baselines:
+            self.phase = Phase.BASELINE
+            measuring = measure_baseline(self.prompt_ids, pair.target, config.sampler)
+            self._baselines[key] = yield from _framed(measuring)
+            self.baseline_is_new = True
+        self.baseline = self._baselines[key]
+
+    def _generate(self) -> Generator[Frame, None, None]:
+        pair = self.pair
+        assert pair is not None
+        self.phase = Phase.READING
+        recorder = RunRecorder.start(self.config, self.prompt, self.prompt_ids, pair)
+        if self.baseline is not None:
+            recorder.add_baseline(self.baseline)
+        self.recorder = recorder
+        events = generate(
+            self.prompt_ids,
+            pair.target,
+            self._settings_now,
+            max_tokens=self.config.max_tokens,
+            eos_token_ids=pair.tokenizer.eos_token_ids,
+            seed=self.config.seed,
+        )
+        try:
+            with closing(events):
+                for event in events:
+                    frame = recorder.add(event)
+                    self._enter_phase_after(event)
+                    yield frame
+        except Exception as failure:
+            self.error = str(failure)
+            raise
+
+    def _settings_now(self) -> RoundSettings:
+        assert self._settings is not None
+        return self._settings
+
+    def _enter_phase_after(self, event: Event) -> None:
+        if isinstance(event, RunSummary):
+            self.error = event.error
+            failed = event.finish_reason is FinishReason.ERROR
+            self.phase = Phase.FAILED if failed else Phase.FINISHED
+        else:
+            self.phase = Phase.VERIFYING if isinstance(event, Drafted) else Phase.DRAFTING
+
+    def plain_frames(self) -> Generator[Frame, None, None]:
+        """Have the target write by itself over the same link, recorded in `plain`."""
+        pair = self.pair
+        assert pair is not None
+        config = replace(self.config, draft=NoDrafter.name, num_draft_tokens=0)
+        alone = replace(pair, drafter=NoDrafter())
+        self.plain = RunRecorder.start(config, self.prompt, self.prompt_ids, alone)
+        events = decode_plainly(
+            self.prompt_ids,
+            pair.target,
+            config.sampler,
+            max_tokens=config.max_tokens,
+            eos_token_ids=pair.tokenizer.eos_token_ids,
+            seed=config.seed,
+        )
+        with closing(events):
+            for event in events:
+                yield self.plain.add(event)
+
+    # -- what there is of it ---------------------------------------------------------------------
+
+    @property
+    def link_kind(self) -> LinkKind:
+        """Return what is between the draft and the target, as far as is known."""
+        if self.config.rtt_ms > 0:
+            return LinkKind.EMULATED
+        return LinkKind.NONE if self.recorder is None else self.recorder.link_kind
+
+    def run(self) -> Run | None:
+        """Return the run as it stands now, whole or partial; None if it has not begun."""
+        return None if self.recorder is None else self.recorder.run(self.error)
+
+
+def _framed(events: Generator[Event, None, Value]) -> Generator[Frame, None, Value]:
+    """Yield events as frames without a text, and return the generator's value."""
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                value: Value = end.value
+                return value
+            yield Frame(event_time_s(event), event)
