@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import specdec.settings
+
+REPOSITORY = Path(__file__).parents[1]
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
@@ -15,15 +20,23 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a developer's own settings and keys out of the tests."""
-    for variable in (
-        "TARGET_MODEL",
-        "DRAFT_MODEL",
-        "SPECULATION_K",
-        "TEMPERATURE",
-        "MAX_TOKENS",
-        "CEREBRAS_API_KEY",
-        "CEREBRAS_TARGET_MODEL",
-    ):
-        monkeypatch.delenv(variable, raising=False)
+def clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep a developer's own settings, keys and saved runs out of the tests.
+
+    `SPECDEC_CACHE` stays: it says where weights lie, which would be fetched again without it.
+    """
+    of_runs = specdec.settings._VARIABLES
+    for variable in list(os.environ):
+        if variable in of_runs or variable.startswith(("CEREBRAS_", "ENDPOINT_")):
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("SPECDEC_DB", str(tmp_path_factory.getbasetemp() / "runs.db"))
+    found = specdec.settings._dotenv_path
+
+    def of_the_test() -> Path | None:
+        """Find what a test wrote into a folder of its own, not what the developer has."""
+        path = found()
+        return None if path is None or REPOSITORY.is_relative_to(path.parent) else path
+
+    monkeypatch.setattr(specdec.settings, "_dotenv_path", of_the_test)

@@ -386,6 +386,15 @@ class TestLocation:
             assert store.location == str(tmp_path / "mine.db")
         assert (tmp_path / "mine.db").is_file()
 
+    def test_a_file_names_the_place_and_every_edit_of_it_counts(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("SPECDEC_DB")
+        monkeypatch.chdir(tmp_path)
+        for name in ("one.db", "other.db"):
+            (tmp_path / ".env").write_text(f"SPECDEC_DB='{tmp_path / name}'\n")
+            with closing(RunStore()) as store:
+                assert store.location == str(tmp_path / name)
+            assert (tmp_path / name).is_file()
+
     def test_the_default_is_the_users_data_folder(self, monkeypatch):
         monkeypatch.setenv("SPECDEC_DB", "")
         assert default_location().endswith("runs.db")

@@ -341,7 +341,7 @@ print(hub.resolve(sys.argv[1], progress=tell), flush=True)
 
 
 def test_of_two_processes_at_once_one_makes_the_folder_and_both_get_it(
-    gguf_file: Path, models: Path, original: Path
+    gguf_file: Path, models: Path, original: Path, tmp_path: Path
 ) -> None:
     lock = filelock.FileLock(models / f".{hub._gguf_folder(gguf_file).name}.lock")
     models.mkdir(parents=True)
@@ -351,7 +351,8 @@ def test_of_two_processes_at_once_one_makes_the_folder_and_both_get_it(
                 [sys.executable, "-c", CHILD, str(gguf_file)],
                 stdout=subprocess.PIPE,
                 text=True,
-                cwd=REPOSITORY,
+                cwd=tmp_path,  # away from a developer's own .env
+                env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
             )
             for _ in range(2)
         ]
@@ -529,11 +530,33 @@ def test_the_list_tells_what_is_here_and_what_could_be(
     assert hub.resolve(str(converted.path)) == converted.path
 
 
-def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPECDEC_CACHE", "~/models")
     assert hub.cache_dir() == Path.home() / "models"
+    monkeypatch.setenv("SPECDEC_CACHE", "")
+    assert hub.cache_dir().name == "specdec"
     monkeypatch.delenv("SPECDEC_CACHE")
     assert hub.cache_dir().name == "specdec"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("SPECDEC_CACHE=~/from-file\n")
+    assert hub.cache_dir() == Path.home() / "from-file"
+
+
+def test_a_child_gets_the_process_environment_and_no_key_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
+    (tmp_path / ".env").write_text(f"CEREBRAS_API_KEY=csk-1\nSPECDEC_CACHE={tmp_path / 'c'}\n")
+    monkeypatch.delenv("SPECDEC_CACHE", raising=False)
+    assert hub.cache_dir() == tmp_path / "c"
+    program = "import json, os; print(json.dumps(dict(os.environ)))"
+    download._run_watched(
+        [sys.executable, "-c", program], tmp_path, lambda: None, {"TMPDIR": "here"}
+    )
+    found = json.loads((tmp_path / "stdout").read_text())
+    assert (found["PIP_INDEX_URL"], found["TMPDIR"]) == ("http://127.0.0.1:9", "here")
+    assert found.keys() & {"CEREBRAS_API_KEY", "SPECDEC_CACHE"} == set()
 
 
 # The real weights
