@@ -8,13 +8,13 @@ of the tests stand on the shelf, whose runs never end early.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
-import runpy
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,11 @@ import streamlit as st
 
 from specdec.live.shelf import ModelShelf
 from specdec.runs.run import Run
-from specdec.ui import loaders, panels
-from specdec.ui.live import controls, stage
+from specdec.ui import loaders
+from specdec.ui.live import controls
+from streamlit_app import draw_page
 
-ROOT = Path(__file__).parents[1]
-PARTS = {
-    "tree": ("draw_live_tree",),
-    "text": ("draw_text",),
-    "charts": ("gauges", "speed", "acceptance", "draw_column", "draw_row"),
-}
+spent = threading.local()
 
 
 def write(line: dict[str, Any]) -> None:
@@ -38,39 +34,20 @@ def write(line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def measured(*args: Any, **options: Any) -> Any:
-        began = time.thread_time()
-        try:
-            return function(*args, **options)
-        finally:
-            spent[part] = spent.get(part, 0.0) + time.thread_time() - began
-
-    return measured
-
-
-def watch_redraws() -> None:
-    """Put the stopwatch in, once for the whole server."""
-    spent: dict[str, float] = {}
-    for part, names in PARTS.items():
-        for name in names:
-            setattr(panels, name, timed(getattr(panels, name), spent, part))
-    draw_run = stage._draw_run
-
-    def draw(*, final: bool) -> None:
-        spent.clear()
-        began = time.thread_time()
-        try:
-            draw_run(final=final)
-        finally:
-            show = controls.current_show()
-            if show is not None and not final:
-                whole = time.thread_time() - began
-                rounds = len(show.view.rounds)
-                write({"rounds": rounds, "at": time.time(), "whole": whole, **spent})
-
-    stage._draw_run = draw
+@contextmanager
+def stopwatch(part: str) -> Iterator[None]:
+    """Add up the thread time of a redraw's parts; the whole one is written when it ends."""
+    if part == "whole":
+        spent.seconds = {}
+    began = time.thread_time()
+    try:
+        yield
+    finally:
+        spent.seconds[part] = spent.seconds.get(part, 0.0) + time.thread_time() - began
+        live, show = controls.current_run(), controls.current_show()
+        if part == "whole" and show is not None and live is not None and live.is_alive:
+            rounds = len(show.view.rounds)
+            write({"rounds": rounds, "at": time.time(), **spent.seconds})
 
 
 def save(run: Run) -> None:
@@ -87,14 +64,5 @@ def toys() -> ModelShelf:
     return ModelShelf(toy_load(Path(tempfile.mkdtemp()), {"toy": toy}))
 
 
-@st.cache_resource
-def begin() -> None:
-    watch_redraws()
-
-
-begin()
-controls.save_run = save
-panels.draw_navigation = lambda: None  # this script has no pages beside it
-if "SPECDEC_BENCH_TOYS" in os.environ:
-    loaders.model_shelf = toys
-runpy.run_path(str(ROOT / "streamlit_app.py"))
+shelf = toys() if "SPECDEC_BENCH_TOYS" in os.environ else loaders.model_shelf()
+draw_page(shelf, save, watch=stopwatch, has_history=False)

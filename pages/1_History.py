@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.errors import StoreError
+from specdec.errors import SettingsError, StoreError
 from specdec.ui import panels
 from specdec.ui.history import compare as history_compare
 from specdec.ui.history import files as history_files
@@ -34,5 +34,5 @@ try:
         history_compare.draw(store, chosen)
     elif store.count():
         st.caption("Select a run to look at it, or two and more to compare them.")
-except StoreError as error:
+except (SettingsError, StoreError) as error:
     st.error(words.plain(str(error)), icon=":material/error:")

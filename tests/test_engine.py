@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies
 
-from specdec.acceptance import Draft
+from specdec.acceptance import Draft, Verdict
 from specdec.baseline import measure_baseline, value_of
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.model import ModelDrafter
@@ -18,17 +19,19 @@ from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.errors import SettingsError, TargetError
+from specdec.policies.base import Budget
 from specdec.records import (
     Drafted,
     Event,
     FinishReason,
     Prefilled,
     RoundResult,
+    RoundSetting,
     RunSummary,
     TokenStatus,
 )
 from specdec.sampling import Distribution, Sampler, sample
-from specdec.targets.base import LOGITS_ONLY, Exactness, Scores
+from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Wanted
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
 from tests.toy import VOCAB_SIZE, ToyModel
@@ -458,3 +461,123 @@ def test_a_model_that_gives_no_numbers_ends_the_run_and_keeps_what_was_written(
     written = tokens_of(events)
     assert written == plain[: len(written)]
     assert len(written) <= 5
+
+
+# -- what drafters and policies are told ----------------------------------------------------------
+
+
+class Diary(Drafter, DrafterRun):
+    """Drafts what another drafter does, and writes down all that it is told."""
+
+    def __init__(self, inner: Drafter, name: str = "diary", wants: Wanted = LOGITS_ONLY) -> None:
+        self._inner, self._name, self._wants = inner, name, wants
+        self.starts: list[list[int]] = []
+        self.asked: list[tuple[list[int], Budget, np.ndarray | None]] = []
+        self.told: list[tuple[Draft, Sequence[Distribution | None], Verdict]] = []
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def wants(self) -> Wanted:
+        return self._wants
+
+    def start(self, prompt):
+        self.starts.append(list(prompt))
+        self._run = self._inner.start(prompt)
+        return self
+
+    def propose(self, context, budget, sampler, rng, hidden=None):
+        self.asked.append((list(context), budget, None if hidden is None else hidden.copy()))
+        return self._run.propose(context, budget, sampler, rng)
+
+    def observe(self, draft, rows, verdict):
+        self.told.append((draft, rows, verdict))
+
+
+def run_in_turns(turns: Sequence[RoundSettings], target=None, **options) -> list[RoundResult]:
+    """Run with one of `turns` in each round, the last one from then on."""
+    left = list(turns)
+    events = generate(
+        PROMPT,
+        target or LocalTarget(ToyModel(0)),
+        lambda: left.pop(0) if len(left) > 1 else left[0],
+        **{"max_tokens": 30} | options,
+    )
+    return [event for event in events if isinstance(event, RoundResult)]
+
+
+def test_a_drafter_chosen_in_mid_run_gets_the_prompt_and_not_what_was_written_since() -> None:
+    late = Diary(ModelDrafter(ToyModel(0, noise=0.3)))
+    plain = RoundSettings(NoDrafter(), 0, GREEDY)
+    run_in_turns([plain, plain, plain, RoundSettings(late, 3, GREEDY)])
+    assert late.starts == [PROMPT]
+    assert len(late.asked[0][0]) > len(PROMPT)
+
+
+def test_drafters_are_kept_by_name_so_that_one_chosen_again_goes_on_where_it_was() -> None:
+    one, two, again = (Diary(NgramDrafter(), name) for name in ("a", "b", "a"))
+    run_in_turns([RoundSettings(d, 2, GREEDY) for d in (one, one, two, again)])
+    assert (one.starts, two.starts, again.starts) == ([PROMPT], [PROMPT], [])
+    assert len(one.asked) > 2
+
+
+@pytest.mark.parametrize("sampler", [GREEDY, Sampler(1.0)])
+def test_a_drafter_is_told_what_became_of_each_of_its_drafts(sampler: Sampler) -> None:
+    drafter = Diary(TreeDrafter(ToyModel(0, noise=0.5)))
+    rounds = run_in_turns([RoundSettings(drafter, 3, sampler)])
+    assert len(drafter.told) == len(rounds)
+    for (draft, rows, verdict), result in zip(drafter.told, rounds, strict=True):
+        assert draft.token_ids == tuple(c.token_id for c in result.candidates)
+        assert len(rows) == len(draft) + 1
+        accepted = [draft.token_ids[node] for node in verdict.path]
+        assert (*accepted, verdict.final_token)[: len(result.emitted)] == result.emitted
+
+
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_a_budget_never_reaches_past_the_tokens_that_are_wanted(k: int) -> None:
+    drafter = Diary(ModelDrafter(ToyModel(0)))
+    rounds = run_in_turns([RoundSettings(drafter, k, GREEDY)], max_tokens=7)
+    for (context, budget, _), result in zip(drafter.asked, rounds, strict=True):
+        left = 7 - (len(context) - len(PROMPT)) - 1
+        assert budget.depth == min(k, left)
+        assert result.num_draft_tokens == k  # as it was set, wherever the draft was cut
+
+
+class Growing:
+    """One token more in each round, whatever K is set to."""
+
+    name = "growing"
+
+    def start(self):
+        return self
+
+    def budget(self, rounds, num_draft_tokens):
+        return Budget.chain(len(rounds))
+
+
+def test_a_policy_decides_k_from_the_rounds_so_far_and_every_round_names_it() -> None:
+    settings = RoundSettings(ModelDrafter(ToyModel(0)), 9, GREEDY, Growing())
+    rounds = run_in_turns([settings])
+    assert [r.num_draft_tokens for r in rounds] == list(range(len(rounds)))
+    assert {r.policy for r in rounds} == {"growing"}
+    assert len({r.settings for r in rounds}) == 1  # K is the policy's, and not set anew
+
+
+def test_each_round_names_all_that_could_have_been_set_otherwise() -> None:
+    rounds = run_in_turns([RoundSettings(NgramDrafter(), 2, Sampler(0.7, 4, 0.9))])
+    assert {r.settings for r in rounds} == {RoundSetting(2, 0.7, "ngram", 4, 0.9, "fixed")}
+
+
+def test_a_token_tells_which_member_of_the_drafter_proposed_it() -> None:
+    class Two(Diary):
+        def propose(self, context, budget, sampler, rng, hidden=None):
+            draft = super().propose(context, budget, sampler, rng)
+            members = tuple("ab"[node % 2] for node in range(len(draft)))
+            return replace(draft, drafted_by=members)
+
+    rounds = run_in_turns([RoundSettings(Two(ModelDrafter(ToyModel(0))), 3, GREEDY)])
+    said = [[c.drafted_by for c in r.candidates] for r in rounds]
+    assert said[0] == ["a", "b", "a"]
+    assert all(r.final.drafted_by is None for r in rounds)

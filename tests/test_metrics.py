@@ -125,3 +125,21 @@ def test_the_closed_form_is_leviathans(alpha: float, k: int, expected: float) ->
     predicted = predicted_tokens_per_round([alpha] * k)
     assert predicted == pytest.approx((1 - alpha ** (k + 1)) / (1 - alpha))
     assert predicted == pytest.approx(expected, abs=0.005)
+
+
+def test_totals_grow_round_by_round_to_what_all_rounds_give_at_once() -> None:
+    drafted_and_accepted = [(4, 4), (0, 0), (2, 0), (6, 2)]
+    rounds = [chain_round(i, *counts) for i, counts in enumerate(drafted_and_accepted)]
+    growing = Totals()
+    for count, result in enumerate(rounds, 1):
+        growing.add(result)
+        assert growing.summary() == Totals(rounds[:count]).summary()
+        assert growing.mean_acceptance == Totals(rounds[:count]).mean_acceptance
+
+
+def test_the_mean_acceptance_counts_positions_that_were_tested() -> None:
+    """Accepted 4, 0 and 2; two rounds ended with a rejection: 6 of 8 tests passed."""
+    rounds = [chain_round(0, 4, 4), chain_round(1, 2, 0), chain_round(2, 6, 2)]
+    assert Totals(rounds).mean_acceptance == pytest.approx(6 / 8)
+    assert Totals([chain_round(0, 0, 0)]).mean_acceptance is None
+    assert Totals().mean_acceptance is None

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from specdec.codec import dumps, to_json
-from specdec.records import RunSummary
+from specdec.records import FIXED_POLICY, RunSummary
 from specdec.runs.run import Run
 
 SAME_MACHINE = ("system", "machine", "processor", "num_cpus")
+_ADDED_LATER = [("policy", FIXED_POLICY)]
+"""Settings that older runs do not have, with the value that says what those did."""
 
 
 # -- key figures ---------------------------------------------------------------------------------
@@ -186,7 +188,9 @@ def group_key(run: Run) -> str:
     alike = {
         name: value
         for name, value in settings.items()
-        if name != "seed" and not name.startswith("environment.")
+        if name != "seed"
+        and not name.startswith("environment.")
+        and (name, value) not in _ADDED_LATER
     }
     machine = [run.environment.get(name) for name in SAME_MACHINE]
     identity = dumps(

@@ -61,11 +61,8 @@ def draw_legend() -> None:
 def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
     """Draw what is going on; what is being shown of it where the picture `is_behind` the run."""
     phase = live.performance.phase
-    color, word = (
-        words.shown_state(view)
-        if is_behind
-        else words.state_word(phase, is_comparing=live.is_comparing)
-    )
+    now = words.state_word(phase, is_comparing=live.is_comparing)
+    color, word = words.shown_state(view) if is_behind else now
     details = []
     if view.rounds:
         details.append(f"round {len(view.rounds)}, {view.text.num_tokens} tokens")

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import tempfile
 from pathlib import Path
 
 import streamlit as st
 
 from specdec.live.shelf import ModelShelf
-from specdec.ui import loaders, panels
-from specdec.ui.live import controls
+from streamlit_app import draw_page
 from tests.live.toys import SkippingToy, WritingToy, toy_load
 
-ROOT = Path(__file__).parents[2]
 HOSTILE = (
     "<script>window.ran=1</script> <img src=x onerror=window.ran=1> **b** $x$ :red[y] "
     "[a](javascript:alert(1)) \n\n# no heading\n"
@@ -47,7 +44,4 @@ def save(run) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-loaders.model_shelf = toys
-controls.save_run = save
-panels.draw_navigation = lambda: None  # this script has no pages beside it
-runpy.run_path(str(ROOT / "streamlit_app.py"))
+draw_page(toys(), save, has_history=False)

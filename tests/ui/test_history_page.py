@@ -416,3 +416,18 @@ def test_more_runs_than_can_be_drawn_are_said_to_be_so(page, store, folder, monk
         store.save(tiny_run(folder, seed=seed, num_tokens=6))
     assert "first 13 of 14" in check(page.run())
     assert "the first 12 are drawn" in select(page, *range(13))
+
+
+@pytest.mark.parametrize("entry", [None, "pages/1_History.py"])
+def test_settings_that_cannot_be_read_are_one_sentence_on_either_page(tmp_path, monkeypatch, entry):
+    monkeypatch.delenv("SPECDEC_DB", raising=False)
+    (tmp_path / ".env").write_bytes(b"# f\xfcr\n")
+    monkeypatch.chdir(tmp_path)
+    page = AppTest.from_file(str(APP), default_timeout=30)
+    if entry:
+        page.switch_page(entry)
+    page.run()
+    assert not page.exception
+    (said,) = (error.value.replace("\\", "") for error in page.error)
+    assert ".env" in said
+    assert "UTF-8" in said

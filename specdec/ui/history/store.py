@@ -26,6 +26,7 @@ def run_store() -> RunStore:
     """Return the store that `SPECDEC_DB` names; callable from any thread.
 
     Raises:
+        SettingsError: `.env`, which may name it, cannot be read.
         StoreError: it cannot be opened.
     """
     return _store_at(default_location())
@@ -35,6 +36,7 @@ def save_run(run: Run) -> None:
     """Keep a run that is over, however it ended.
 
     Raises:
+        SettingsError: `.env`, which may name the store, cannot be read.
         StoreError: it cannot be written.
     """
     run_store().save(run)

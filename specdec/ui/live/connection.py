@@ -6,15 +6,17 @@ import streamlit as st
 
 from specdec.errors import SettingsError, SpecdecError
 from specdec.live.pump import LiveRun
+from specdec.live.shelf import ModelShelf
 from specdec.settings import RunConfig
 from specdec.targets.server.endpoints import find_endpoint
 from specdec.targets.server.remote import RemoteTarget
 from specdec.targets.server.streaming import StreamingBaseline, measure_streaming, streaming_verdict
-from specdec.ui import loaders
 from specdec.view import words
 
 
-def draw_connection(config: RunConfig, live: LiveRun | None, *, moving: bool) -> None:
+def draw_connection(
+    config: RunConfig, shelf: ModelShelf, live: LiveRun | None, *, moving: bool
+) -> None:
     """Draw the facts of a connected server, and the button that times its own streaming.
 
     Before that, say if the key it needs is missing.
@@ -26,7 +28,7 @@ def draw_connection(config: RunConfig, live: LiveRun | None, *, moving: bool) ->
     except SettingsError as error:
         st.sidebar.warning(words.plain(str(error)), icon=":material/key:")
         return
-    loaded = loaders.model_shelf().loaded(config.target, config.backend)
+    loaded = shelf.loaded(config.target, config.backend)
     if loaded is None or loaded.remote is None:
         return
     target = loaded.remote

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.live.pump import LiveRun
+from specdec.live.pump import LiveRun, Save
+from specdec.live.shelf import ModelShelf
 from specdec.models.fetch import hub
 from specdec.settings import RunConfig
 from specdec.ui import loaders
-from specdec.ui.history.store import save_run
 from specdec.ui.live.presets import EXAMPLE_PROMPTS, SPEEDS
 from specdec.view import words
 from specdec.view.playback import Show
@@ -35,14 +35,14 @@ def chosen_speed() -> float | None:
     return SPEEDS[st.session_state.get("speed") or "Live"]
 
 
-def start(config: RunConfig) -> None:
+def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
     """Begin a run in this tab; whatever was going on in it ends."""
     live = LiveRun(
         config,
         st.session_state.prompt,
-        shelf=loaders.model_shelf(),
+        shelf=shelf,
         baselines=loaders.baselines(),
-        save=save_run,
+        save=save,
         race=bool(st.session_state.get("race")),
         is_shown=True,
     )
@@ -64,13 +64,12 @@ def stop() -> None:
 def replay() -> None:
     """Show the run once more from its beginning, at the chosen speed."""
     live = current_run()
-    if live is not None and live.performance.pair is not None:
-        st.session_state.show = Show(
-            live.performance.pair.tokenizer.token_text, chosen_speed() or 1.0
-        )
+    pair = live.performance.pair if live else None
+    if pair is not None:
+        st.session_state.show = Show(pair.tokenizer.token_text, chosen_speed() or 1.0)
 
 
-def draw_controls(config: RunConfig, *, moving: bool) -> None:
+def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: bool) -> None:
     """Draw the prompt with its examples, and the buttons."""
     st.session_state.setdefault("prompt", EXAMPLE_PROMPTS["Explain"])
     st.pills(
@@ -96,7 +95,7 @@ def draw_controls(config: RunConfig, *, moving: bool) -> None:
             key="generate",
             disabled=moving,
         ):
-            start(config)
+            start(config, shelf, save)
             st.rerun()
         st.button(
             "Stop",
@@ -146,10 +145,10 @@ def _take_speed() -> None:
         show.playhead.set_speed(chosen_speed())
 
 
-def draw_status(config: RunConfig) -> None:
+def draw_status(config: RunConfig, shelf: ModelShelf) -> None:
     """Say in the sidebar where the target is and whether it is ready."""
     is_server = config.is_remote
-    if loaders.model_shelf().holds(config.target, config.backend):
+    if shelf.holds(config.target, config.backend):
         color, word = "green", "connected" if is_server else "ready"
     elif is_server:
         color, word = "gray", "connects with the first run"

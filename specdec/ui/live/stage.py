@@ -16,8 +16,9 @@ from specdec.runs.machine import num_cpus
 from specdec.ui import panels, study
 from specdec.ui.history.files import draw_downloads
 from specdec.ui.live import controls
+from specdec.ui.live.watch import Watch, unwatched
 from specdec.view import words
-from specdec.view.playback import CALL_WAIT_S, REDRAW_EVERY_S, live_pace_s
+from specdec.view.playback import CALL_WAIT_S, REDRAW_EVERY_S, Show, live_pace_s
 from specdec.view.run_view import RunView
 
 
@@ -28,7 +29,7 @@ def is_moving(live: LiveRun) -> bool:
     return live.is_alive or not at_end
 
 
-def draw(*, moving: bool) -> None:
+def draw(*, moving: bool, watch: Watch = unwatched) -> None:
     """Draw the run of this tab, or what there will be to see."""
     live = controls.current_run()
     panels.draw_legend()
@@ -37,62 +38,83 @@ def draw(*, moving: bool) -> None:
         return
     pace_s = REDRAW_EVERY_S if controls.chosen_speed() else live_pace_s(num_cpus())
     every_s = pace_s if moving else None
-    st.fragment(_draw_run, run_every=every_s)(final=not moving)
+    st.fragment(_draw_run, run_every=every_s)(watch, final=not moving)
 
 
-def _draw_run(*, final: bool) -> None:
+def _draw_run(watch: Watch, *, final: bool) -> None:
     live, show = controls.current_run(), controls.current_show()
     if live is None:
         return
     if not final and not controls.chosen_speed():
         live.await_call(CALL_WAIT_S)
-    is_behind = False
+    with watch("whole"):
+        is_behind = _catch_up(live, show)
+        if not final and not is_moving(live):
+            st.rerun()
+        view = show.view if show else RunView(str)
+        panels.draw_state(live, view, is_behind=is_behind)
+        if view.rounds or not final:  # or what went wrong is all there is to show
+            _draw_scene(live, view, show, watch, final=final)
+
+
+def _catch_up(live: LiveRun, show: Show | None) -> bool:
+    """Show what is due by now; say whether the run is ahead of what is shown."""
     made = live.performance
-    if show is not None and made.recorder is not None:
-        frames = made.recorder.frames
-        show.advance(frames, time.monotonic())
-        is_behind = not show.is_at_end(frames)
-        if made.phase.is_over and not is_behind:
-            show.view.pending = None  # stopped or failed before the target answered
-    if not final and not is_moving(live):
-        st.rerun()
-    view = show.view if show else RunView(str)
-    panels.draw_state(live, view, is_behind=is_behind)
-    if final and not view.rounds:
-        return  # what went wrong is all there is to show
-    link = made.link_kind
-    if final:
-        if live.run is not None:
-            study.draw_tree(live.run, live.run.started_at)
-    elif (arrival := live.arrival) is not None:
-        panels.draw_arrival(arrival)
-    else:
-        panels.draw_live_tree(view, live.config.num_draft_tokens)
-        live.page_drawn(time.monotonic())
+    if show is None or made.recorder is None:
+        return False
+    frames = made.recorder.frames
+    show.advance(frames, time.monotonic())
+    is_behind = not show.is_at_end(frames)
+    if made.phase.is_over and not is_behind:
+        show.view.pending = None  # stopped or failed before the target answered
+    return is_behind
+
+
+def _draw_scene(
+    live: LiveRun, view: RunView, show: Show | None, watch: Watch, *, final: bool
+) -> None:
+    made, link = live.performance, live.performance.link_kind
+    with watch("tree"):
+        _draw_tree(live, view, final=final)
     makers = (
         partial(panels.gauges, view, made.baseline, link=link),
         partial(panels.speed, view, made.baseline, link=link),
         partial(panels.acceptance, view),
     )
-    gauges, speed, acceptance = (
-        [make() for make in makers] if final or show is None else show.turns.take(makers)
-    )
+    with watch("charts"):
+        gauges, speed, acceptance = (
+            [make() for make in makers] if final or show is None else show.turns.take(makers)
+        )
     left, right = st.columns([3, 2])
     with left:
-        panels.draw_text(view)
+        with watch("text"):
+            panels.draw_text(view)
         st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
     with right:
-        panels.draw_column(gauges)
+        with watch("charts"):
+            panels.draw_column(gauges)
         _draw_baseline(live, link)
     if final:
         with st.container(horizontal=True, key="take_away"):
             _draw_copy(view)
             if live.run is not None:
                 draw_downloads(live.run, "run")
-    panels.draw_row(speed)
-    panels.draw_row(acceptance)
+    with watch("charts"):
+        panels.draw_row(speed)
+        panels.draw_row(acceptance)
     if final and live.run is not None:
         study.draw(live.run, live.run.started_at, link=link, live=live)
+
+
+def _draw_tree(live: LiveRun, view: RunView, *, final: bool) -> None:
+    if final:
+        if live.run is not None:
+            study.draw_tree(live.run, live.run.started_at)
+    elif (arrival := live.arrival) is not None:
+        panels.draw_arrival(arrival)
+    else:
+        panels.draw_live_tree(view)
+        live.page_drawn(time.monotonic())
 
 
 def _draw_baseline(live: LiveRun, link: str) -> None:
