@@ -22,9 +22,8 @@ from pathlib import Path
 
 from specdec import RoundResult, RoundSettings, RunConfig, RunSummary, Sampler, generate
 from specdec.drafters.none import NoDrafter
-from specdec.metrics import conditional_acceptance, summarise
+from specdec.metrics import Totals, conditional_acceptance
 from specdec.pair import load_model, make_drafter, make_pair
-from specdec.records import FinishReason
 from specdec.runs.machine import describe_environment
 from specdec.targets.link import EmulatedLink
 
@@ -46,9 +45,7 @@ def choose_prompts(count: int) -> list[tuple[str, str]]:
 
 def acceptance(rounds: list[RoundResult]) -> dict[str, object]:
     """Return what was accepted, by position."""
-    summary = summarise(
-        rounds, num_prompt_tokens=0, prefill_s=0.0, finish_reason=FinishReason.LENGTH
-    )
+    summary = Totals(rounds).summary()
     firsts = [r.candidates[0].expected_acceptance for r in rounds if r.candidates]
     return {
         "rounds": summary.num_spec_steps,

@@ -12,8 +12,9 @@ import json
 import statistics
 from functools import cache
 
-from specdec import RunConfig, RunSummary, generate, measure_baseline
-from specdec.pair import load_model, make_pair
+from specdec import RunConfig
+from specdec.pair import load_model
+from specdec.perform import Performance
 from specdec.runs.machine import describe_environment
 
 PROMPT = "Write a short story about a lighthouse keeper who finds a message in a bottle."
@@ -38,17 +39,10 @@ def main() -> None:
     for repeat in range(options.repeats):
         for index, changes in enumerate(CONFIGURATIONS):
             config = RunConfig(**changes, temperature=0.7, max_tokens=options.tokens, seed=repeat)
-            pair = make_pair(config, load)
-            ids = pair.encode_prompt(PROMPT)
-            baseline = measure_baseline(ids, pair.target, config.sampler)
-            *_, summary = generate(
-                ids,
-                pair.target,
-                pair.round_settings(config),
-                max_tokens=config.max_tokens,
-                seed=config.seed,
-            )
-            assert isinstance(summary, RunSummary)
+            performance = Performance(config, PROMPT, load=load)
+            for _ in performance.frames():
+                pass
+            summary, baseline = performance.run().summary, performance.baseline
             forward_s = summary.prefill_s + summary.draft_s + summary.verify_s
             results[index].append(
                 {
