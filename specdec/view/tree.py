@@ -8,14 +8,18 @@ lane 0 when it is rejected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from specdec.records import Drafted, RoundResult, TokenRecord, TokenStatus
+from specdec.settings import MAX_MAX_TOKENS
 from specdec.view.facts import TextOf, token_facts, visible
 
 MIN_WINDOW_COLUMNS = 13
 WINDOW_LANES = 3
+PAGE_MARGIN_COLUMNS = 6
+"""What a page is wider than the deepest draft: some output before it, and the next final token."""
 COLUMNS_PER_ROW = 12
 MAX_NODES = 600
 LABEL_CHARS = 8
@@ -110,34 +114,45 @@ def live_picture(
     rounds: Sequence[RoundResult],
     pending: Drafted | None,
     text_of: TextOf,
-    num_draft_tokens: int,
+    _num_draft_tokens: int = 0,  # nobody asks for it any more; goes when no caller gives it
 ) -> Picture:
     """Frame the last rounds in a window that moves on by pages and not by tokens.
 
-    Branches of all but the newest round are cut to their first token and a count, which keeps the
-    window below some 45 nodes, the most that agraph redraws without lag.
+    The newest draft is there with every token, pending or answered. The branches of older rounds
+    are cut to their first token and a count, and those below the third lane left out, which keeps
+    the window of chains below some 45 nodes, the most that agraph redraws without lag.
     """
-    width = max(MIN_WINDOW_COLUMNS, num_draft_tokens + 6)
-    heads = [r.position for r in rounds] + ([pending.candidates[0].position] if pending else [])
-    start = _page_start(heads, width, num_draft_tokens)
-    visible_rounds = [r for r in rounds if r.position + len(r.emitted) > start]
+    drafts = [(r.position, r.candidates) for r in rounds]
+    if pending is not None:
+        drafts.append((pending.candidates[0].position, pending.candidates))
+    window = _window(drafts)
+    visible_rounds = [r for r in rounds if r.position + max(1, len(r.emitted)) > window.start]
     branches = Branches()
-    nodes: list[TreeNode] = []
+    older: list[TreeNode] = []
+    newest: list[TreeNode] = []
     before = ROOT
     for result in rounds[: len(rounds) - len(visible_rounds)][-1:]:
         before = _last_id(result, before)
     for result in visible_rounds:
-        newest = result is rounds[-1] and pending is None
-        nodes += _round_nodes(result, before, branches, text_of, cut=not newest)
+        is_newest = result is rounds[-1] and pending is None
+        nodes = newest if is_newest else older
+        nodes += _round_nodes(result, before, branches, text_of, cut=not is_newest)
         before = _last_id(result, before)
     if pending is not None:
-        nodes += _branch_nodes(pending.candidates, pending.round, before, branches, text_of)
-    shown = [
-        replace(node, column=node.column - start)
-        for node in (*_root(start), *_in_lanes(nodes, branches))
-        if -1 <= node.column - start < width and node.lane <= WINDOW_LANES
+        newest += _branch_nodes(pending.candidates, pending.round, before, branches, text_of)
+    newest = _in_lanes(newest, branches)
+    kept = [
+        node
+        for node in _in_lanes(older, branches)
+        if node.column >= window.start - 1 and node.lane <= WINDOW_LANES
     ]
-    return Picture(tuple(shown), width, (WINDOW_LANES + 1,))
+    shown = [
+        replace(node, column=node.column - window.start)
+        for node in (*_root(window.start), *kept, *newest)
+    ]
+    # A file may hold rounds that emit nothing: a branch of theirs can be in the newest one's way.
+    num_lanes = max(window.num_lanes, max((node.lane for node in newest), default=0))
+    return Picture(tuple(shown), window.width, (num_lanes + 1,))
 
 
 def _in_lanes(nodes: Sequence[TreeNode], branches: Branches) -> list[TreeNode]:
@@ -147,16 +162,63 @@ def _in_lanes(nodes: Sequence[TreeNode], branches: Branches) -> list[TreeNode]:
     ]
 
 
-def _page_start(heads: Sequence[int], width: int, num_draft_tokens: int) -> int:
-    """Return the first column of the page that the last draft fits on; `heads` is where each began.
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The columns from `start` on that are seen, and the lanes below lane 0."""
 
+    start: int
+    width: int
+    num_lanes: int
+
+
+def _window(drafts: Iterable[tuple[int, Sequence[TokenRecord]]]) -> _Window:
+    """Return the page that the last of `drafts` fits on, each given by where it begins.
+
+    Its size follows from the drafts themselves, since K may be another one in every round. It
+    grows and never shrinks: the view is fitted to it once, so another size mounts the graph anew.
     Pages turn when a draft begins, never when it is answered, so that the answer is seen.
     """
-    start = 0
-    for head in heads:
-        if head + num_draft_tokens + 1 > start + width:
+    start, width, num_lanes = 0, MIN_WINDOW_COLUMNS, WINDOW_LANES
+    for head, candidates in drafts:
+        depth = 0
+        if candidates:
+            depth, lanes = _extent(
+                tuple([one.parent for one in candidates]),
+                tuple([one.status is TokenStatus.ACCEPTED for one in candidates]),
+            )
+            width = max(width, depth + PAGE_MARGIN_COLUMNS)
+            num_lanes = max(num_lanes, lanes)
+        if head + depth + 1 > start + width:
             start = head - 2
-    return start
+    return _Window(start, width, num_lanes)
+
+
+@lru_cache(maxsize=MAX_MAX_TOKENS)
+def _extent(parents: tuple[int, ...], accepted: tuple[bool, ...]) -> tuple[int, int]:
+    """Return the columns of a draft and the lanes that it takes below lane 0.
+
+    The lanes are the most that it takes while pending, as answered, and if all of it had failed, so
+    that an answer hardly ever needs another frame than its draft. All rounds of a run are asked at
+    each redraw; there are no more of them than tokens.
+    """
+    columns: list[int] = []
+    for parent in parents:
+        columns.append(0 if parent < 0 else columns[parent] + 1)
+    failed = [
+        TokenRecord(0, parent, column, TokenStatus.REJECTED)
+        for parent, column in zip(parents, columns, strict=True)
+    ]
+    pending = [replace(record, status=TokenStatus.PENDING) for record in failed]
+    answered = [
+        replace(record, status=TokenStatus.ACCEPTED) if passed else record
+        for record, passed in zip(failed, accepted, strict=True)
+    ]
+    num_lanes = 0
+    for candidates in (failed, pending, answered):
+        branches = Branches()
+        _branch_of_each(candidates, branches)
+        num_lanes = max(num_lanes, *branches.lanes(), 0)
+    return max(columns, default=-1) + 1, num_lanes
 
 
 def _root(start: int) -> Iterator[TreeNode]:
@@ -194,45 +256,52 @@ def _branch_nodes(
     *,
     cut: bool = False,
 ) -> list[TreeNode]:
-    """Put a round's candidates on lane 0 (accepted, or pending and first choice) or on branches.
+    """Put a round's candidates in their places on lane 0 and on branches.
 
     With `cut`, a branch is its first token and the number of those behind it.
     """
+    branch_of = _branch_of_each(candidates, branches, cut=cut)
+    sizes = Counter(branch_of)
+    nodes: list[TreeNode] = []
+    for index, (candidate, branch) in enumerate(zip(candidates, branch_of, strict=True)):
+        parent = candidate.parent
+        if cut and branch is not None and parent >= 0 and branch_of[parent] == branch:
+            continue
+        parent_id = before if parent < 0 else f"r{round_number}c{parent}"
+        node_id = f"r{round_number}c{index}"
+        node = _node(candidate, node_id, parent_id, round_number, branch, text_of)
+        if cut and branch is not None and sizes[branch] > 1:
+            branches.extend(branch, node.column + 1)  # the count is wider than a column
+            node = replace(node, label=f"{node.label}  +{sizes[branch] - 1}")
+        nodes.append(node)
+    return nodes
+
+
+def _branch_of_each(
+    candidates: Sequence[TokenRecord], branches: Branches, *, cut: bool = False
+) -> list[int | None]:
+    """Return each candidate's branch; None on lane 0: accepted, or pending and first choice.
+
+    With `cut`, all that grows out of a branch belongs to it, and does not make it longer.
+    """
     branch_of: list[int | None] = []
     continued: set[int] = set()
-    nodes: dict[int, TreeNode] = {}
-    head_of: dict[int, int] = {}
-    behind: Counter[int] = Counter()
-    for index, candidate in enumerate(candidates):
+    for candidate in candidates:
         parent, column = candidate.parent, candidate.position
         above = None if parent < 0 else branch_of[parent]
         first_child = parent not in continued
         continued.add(parent)
-        if cut and above is not None:
-            head_of[index] = head_of[parent]
-            behind[head_of[parent]] += 1
-            branch_of.append(above)
-            continue
         if candidate.status is TokenStatus.ACCEPTED or (
             candidate.status is TokenStatus.PENDING and above is None and first_child
         ):
-            branch = None
-        elif above is not None and first_child:
-            branch = above
-            branches.extend(branch, column)
+            branch_of.append(None)
+        elif above is not None and (cut or first_child):
+            if not cut:
+                branches.extend(above, column)
+            branch_of.append(above)
         else:
-            branch = branches.open(column)
-            head_of[index] = index
-        branch_of.append(branch)
-        parent_id = before if parent < 0 else f"r{round_number}c{parent}"
-        node_id = f"r{round_number}c{index}"
-        nodes[index] = _node(candidate, node_id, parent_id, round_number, branch, text_of)
-    for head, count in behind.items():
-        branch, column = branch_of[head], candidates[head].position
-        assert branch is not None
-        branches.extend(branch, column + 1)  # the count is wider than a column
-        nodes[head] = replace(nodes[head], label=f"{nodes[head].label}  +{count}")
-    return list(nodes.values())
+            branch_of.append(branches.open(column))
+    return branch_of
 
 
 def _node(

@@ -21,7 +21,7 @@ def rounds(tmp_path):
 
 
 def test_no_title_holds_a_tag(rounds):
-    picture = live_picture(rounds, None, lambda token_id: HOSTILE, 4)
+    picture = live_picture(rounds, None, lambda token_id: HOSTILE)
     data = json.loads(graph_data(picture, INKS["dark"]))
     titles = [node["title"] for node in data["nodes"] if "title" in node]
     assert any("onerror" in title for title in titles)
@@ -41,8 +41,7 @@ def test_the_clickable_tree_brings_its_tooltips_in_where_no_tab_is_opened_at_the
 
 def test_the_options_of_the_live_tree_never_change(rounds):
     options = {
-        graph_config(live_picture(rounds[:count], None, str, 4), 300)
-        for count in range(len(rounds))
+        graph_config(live_picture(rounds[:count], None, str), 300) for count in range(len(rounds))
     }
     assert len(options) == 1
 
