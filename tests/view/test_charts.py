@@ -5,29 +5,24 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specdec.metrics import Baseline, summarise
-from specdec.records import FinishReason, RoundResult
-from specdec.runs.recording import Frame
+from specdec.metrics import Baseline, Totals
 from specdec.view import charts
-from specdec.view.run_view import RunView, mean_acceptance
-from tests.made_runs import tiny_events
+from specdec.view.run_view import RunView
+from tests.made_runs import record, tiny_events
 
 SPECS = ["gauge", "speedup", "speed", "latency", "position", "histogram"]
 
 
 @pytest.fixture
 def view(tmp_path):
-    _, events = tiny_events(tmp_path, seed=1, num_tokens=60, k=4)
     view = RunView(str)
-    for event in events:
-        size = len(event.emitted) if isinstance(event, RoundResult) else 0
-        view.push(Frame(event, ("x",) * size))
+    for frame in record(*tiny_events(tmp_path, seed=1, num_tokens=60, k=4)).frames:
+        view.push(frame)
     return view
 
 
@@ -102,22 +97,28 @@ def test_a_long_curve_is_thinned_out_evenly(count):
     assert len({b - a for a, b in itertools.pairwise(thin)}) <= 1
 
 
-def test_prediction_and_measurement_agree_at_the_first_position_of_a_chain(view):
-    summary = summarise(
-        view.rounds, num_prompt_tokens=1, prefill_s=0.0, finish_reason=FinishReason.LENGTH
-    )
-    alpha = mean_acceptance(view.rounds)
-    data = charts.position_data(summary, alpha)
-    predicted = data[data["kind"] == "predicted"]["rate"]
-    assert list(predicted) == [pytest.approx(alpha**n) for n in range(1, len(predicted) + 1)]
-    assert charts.histogram_data(summary)["rounds"].sum() == summary.num_spec_steps
+def test_positions_are_measured_round_by_round_and_predicted_by_powers(view):
+    data = charts.position_data(view.summary, 0.5)
+    drafted = [r for r in view.rounds if r.candidates]
+    reached = [sum(r.num_accepted > place for r in drafted) for place in range(4)]
+    assert reached[0] > reached[3] > 0
+    measured, predicted = (data[data["kind"] == kind]["rate"] for kind in ("measured", "predicted"))
+    assert list(measured) == [pytest.approx(count / len(drafted)) for count in reached]
+    assert list(predicted) == [0.5, 0.25, 0.125, 0.0625]
+    assert set(charts.position_data(view.summary, None)["kind"]) == {"measured"}
+
+
+def test_the_histogram_counts_rounds_by_how_much_they_accepted(view):
+    counted = [r.num_accepted for r in view.rounds if r.candidates]
+    data = charts.histogram_data(view.summary)
+    assert list(data["rounds"]) == [counted.count(length) for length in range(5)]
 
 
 def test_alpha_is_the_share_of_tests_passed(view):
     tests = [c for r in view.rounds for c in r.candidates if c.acceptance_prob is not None]
     passed = sum(c.status == "accepted" for c in tests)
-    assert mean_acceptance(view.rounds) == pytest.approx(passed / len(tests))
-    assert mean_acceptance([]) is None
+    assert view.mean_acceptance == pytest.approx(passed / len(tests))
+    assert RunView(str).mean_acceptance is None
 
 
 @given(st.floats(1e-6, 1e9))
@@ -127,18 +128,12 @@ def test_an_axis_ends_at_or_above_its_values_and_not_far(value):
     assert math.isfinite(end)
 
 
-def test_the_totals_of_a_view_are_those_of_its_rounds(tmp_path):
-    _, events = tiny_events(tmp_path, seed=1, num_tokens=60, k=4)
+def test_the_totals_of_a_view_are_those_of_its_rounds_until_the_engine_gives_its_own(tmp_path):
+    *frames, end = record(*tiny_events(tmp_path, seed=1, num_tokens=60, k=4)).frames
     growing = RunView(str)
-    for event in events[:-1]:
-        size = len(event.emitted) if isinstance(event, RoundResult) else 0
-        growing.push(Frame(event, ("x",) * size))
-        summary = summarise(
-            growing.rounds, num_prompt_tokens=0, prefill_s=0.0, finish_reason=FinishReason.STOPPED
-        )
-        for field in fields(summary):
-            ours, theirs = getattr(growing.summary, field.name), getattr(summary, field.name)
-            assert ours == pytest.approx(theirs) if isinstance(ours, float) else ours == theirs
-        assert growing.mean_acceptance == mean_acceptance(growing.rounds)
-    growing.push(Frame(events[-1]))
-    assert growing.summary == events[-1]
+    for frame in frames:
+        growing.push(frame)
+        assert growing.summary == Totals(growing.rounds).summary()
+    growing.push(end)
+    assert growing.summary == end.event
+    assert growing.summary.num_tokens == 60

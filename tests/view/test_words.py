@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from specdec.metrics import Baseline, summarise
-from specdec.records import FinishReason, RoundResult, TokenRecord, TokenStatus
+from specdec.metrics import Baseline, Totals
+from specdec.records import TokenRecord, TokenStatus
 from specdec.view import words
 from specdec.view.facts import token_facts, visible
 from tests.made_runs import tiny_events
@@ -25,11 +25,7 @@ def test_the_totals_are_one_sentence(tmp_path):
     summary = events[-1]
     said = words.totals(summary)
     assert f"{summary.num_accepted_draft_tokens} of {summary.num_draft_tokens} drafted" in said
-    rounds = [e for e in events if isinstance(e, RoundResult)][:0]
-    nothing = summarise(
-        rounds, num_prompt_tokens=1, prefill_s=0.0, finish_reason=FinishReason.STOPPED
-    )
-    assert words.totals(nothing) == "Nothing has been written yet."
+    assert words.totals(Totals().summary()) == "Nothing has been written yet."
 
 
 def test_the_baseline_says_when_and_on_how_much_it_was_measured():

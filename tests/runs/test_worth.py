@@ -1,0 +1,153 @@
+"""Whether speculation is worth it: a forecast from a run's own costs, checked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+
+from specdec.metrics import Baseline, Totals
+from specdec.records import RoundResult, TokenRecord, TokenStatus
+from specdec.runs import worth
+from tests.made_runs import runs, tiny_events, tiny_run
+
+
+def engine_rounds(folder, *, k=4, num_tokens=120):
+    _, events = tiny_events(folder, seed=1, num_tokens=num_tokens, k=k)
+    return [event for event in events if isinstance(event, RoundResult)]
+
+
+@pytest.fixture
+def rounds(tmp_path):
+    return engine_rounds(tmp_path)
+
+
+def timed(rounds, draft_s, call_s, extra_s, link_s=0.0):
+    """Return the rounds as a machine with these costs would have run them."""
+    return [
+        replace(
+            r,
+            draft_s=draft_s * r.num_drafted,
+            verify_s=call_s + extra_s * r.num_drafted + link_s,
+            link_s=link_s,
+            wall_s=draft_s * r.num_drafted + call_s + extra_s * r.num_drafted + link_s,
+        )
+        for r in rounds
+    ]
+
+
+def predict(rounds, draft_s, call_s, extra_s, link_s=0.0):
+    here = timed(rounds, draft_s, call_s, extra_s, link_s)
+    totals = Totals(here)
+    baseline = Baseline(10, 10 * (call_s + link_s), 10 * link_s)
+    return worth.forecast(here, totals.summary(), totals.mean_acceptance, baseline)
+
+
+def chains(k, accepted):
+    """Return rounds that drafted `k` tokens each and accepted as many as `accepted` says."""
+    made = []
+    for number, count in enumerate(accepted):
+        statuses = [TokenStatus.ACCEPTED] * count + [TokenStatus.REJECTED] * (k - count)
+        end = TokenStatus.BONUS if count == k else TokenStatus.RESAMPLED
+        made.append(
+            RoundResult(
+                round=number,
+                position=0,
+                candidates=tuple(
+                    TokenRecord(7, place - 1, place, status)
+                    for place, status in enumerate(statuses)
+                ),
+                final=TokenRecord(8, count - 1, count, end),
+                emitted=(7,) * count + (8,),
+                num_draft_tokens=k,
+                temperature=1.0,
+                drafter="made",
+                **dict.fromkeys(
+                    ("started_s", "draft_s", "verify_s", "link_s", "retry_s", "sample_s", "wall_s"),
+                    0.0,
+                ),
+            )
+        )
+    return made
+
+
+def test_the_costs_of_a_run_are_found_again(rounds):
+    costs = predict(rounds, 0.01, 0.04, 0.002, 0.05).costs
+    assert costs.draft_s == pytest.approx(0.01)
+    assert costs.call_s == pytest.approx(0.04)
+    assert costs.extra_s == pytest.approx(0.002)
+    assert costs.link_s == pytest.approx(0.05)
+
+
+def test_k_0_is_the_baseline_itself(rounds):
+    prediction = predict(rounds, 0.01, 0.04, 0.002, 0.05)
+    assert prediction.tokens_per_s[0] == pytest.approx(1 / 0.09)
+    assert prediction.measured[0] == (0, pytest.approx(1 / 0.09))
+    assert prediction.measured[1][0] == 4
+
+
+def test_the_forecast_is_the_one_worked_out_by_hand():
+    """Ten rounds of K = 2: the first token passed 8 of 10 tests, the second 5 of 8.
+
+    A round of K tokens costs 90 + 15 K ms. It yields 1, 1.8 and 2.3 tokens for K = 0, 1 and 2;
+    from there on each further token passes like the mean of all tests, 13 of 18.
+    """
+    prediction = predict(chains(2, [2] * 5 + [1] * 3 + [0] * 2), 0.01, 0.04, 0.005, 0.05)
+    assert prediction.acceptance[:4] == pytest.approx((0.8, 0.625, 13 / 18, 13 / 18))
+    assert prediction.tokens_per_s[:5] == pytest.approx(
+        (11.1111, 17.1429, 19.1667, 19.7119, 19.4794), abs=1e-4
+    )
+    assert prediction.best == 3
+    assert prediction.measured == (
+        (0, pytest.approx(11.1111, abs=1e-4)),
+        (2, pytest.approx(19.1667, abs=1e-4)),
+    )
+
+
+def test_a_place_that_was_hardly_ever_tested_counts_like_the_mean_of_all():
+    """The second token passed all of its 4 tests, the mean of all tests is 8 of 9."""
+    prediction = predict(chains(2, [2] * 4 + [0]), 0.01, 0.04, 0.005)
+    assert prediction.acceptance[:3] == pytest.approx((0.8, 8 / 9, 8 / 9))
+
+
+def test_a_run_at_one_k_foretells_the_speed_at_others(tmp_path):
+    costs = (0.01, 0.04, 0.002, 0.02)
+    prediction = predict(engine_rounds(tmp_path, num_tokens=1500), *costs)
+    for k in (1, 8):
+        there = timed(engine_rounds(tmp_path, k=k, num_tokens=1500)[:-1], *costs)
+        speed = sum(len(r.emitted) for r in there) / sum(r.wall_s for r in there)
+        assert prediction.tokens_per_s[k] == pytest.approx(speed, rel=0.05)
+
+
+def test_an_expensive_draft_is_not_worth_it_and_a_free_one_is(rounds):
+    dear, free = predict(rounds, 1.0, 0.04, 0.0), predict(rounds, 0.0, 0.04, 0.0)
+    assert dear.best == 0
+    assert worth.reason(dear).startswith("Plain decoding (K = 0) is best here")
+    assert free.best == 16
+    assert worth.reason(free).startswith("K = 16 is best here")
+
+
+def test_a_slow_link_makes_longer_drafts_worth_it(rounds):
+    near, far = (predict(rounds, 0.01, 0.04, 0.002, link_s) for link_s in (0.0, 0.5))
+    assert far.best > near.best
+    assert "500 ms of network" in worth.reason(far)
+
+
+def test_without_a_draft_there_is_no_forecast(tmp_path):
+    plain = tiny_run(tmp_path, k=0)
+    assert worth.forecast(plain.rounds, plain.summary, None, Baseline(1, 1.0, 0.0)) is None
+
+
+def test_rounds_that_took_no_time_predict_nothing(rounds):
+    still = timed(rounds, 0.0, 0.0, 0.0)
+    assert worth.forecast(still, Totals(still).summary(), 0.5, Baseline(10, 1.0, 1.0)) is None
+
+
+@settings(max_examples=60)
+@given(runs())
+def test_no_run_that_a_file_can_hold_is_too_strange_to_be_forecast(run):
+    baseline = run.baseline or Baseline(10, 1.0, 0.0)
+    alpha = Totals(run.rounds).mean_acceptance
+    prediction = worth.forecast(run.rounds, run.summary, alpha, baseline)
+    assert prediction is None or worth.reason(prediction)
