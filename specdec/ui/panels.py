@@ -92,12 +92,13 @@ def _tree_box() -> DeltaGenerator:
     return st.container(key="live_tree", height=TREE_HEIGHT_PX + 16, border=False)
 
 
-def draw_live_tree(view: RunView, num_draft_tokens: int) -> None:
+def draw_live_tree(view: RunView) -> None:
     """Draw the window of the last rounds, updated in place."""
-    picture = live_picture(view.rounds, view.pending, view.text_of, num_draft_tokens)
+    picture = live_picture(view.rounds, view.pending, view.text_of)
+    lanes = sum(picture.lanes_per_row)
     with _tree_box():
-        # Another K frames another width, and the view is fitted at mount only.
-        _draw_graph(picture, TREE_HEIGHT_PX, f"live_graph_{picture.num_columns}")
+        # A larger draft frames a larger picture, and the view is fitted at mount only.
+        _draw_graph(picture, TREE_HEIGHT_PX, f"live_graph_{picture.num_columns}_{lanes}")
 
 
 def _draw_graph(picture: Picture, height_px: int, key: str, *, clickable: bool = False) -> object:

@@ -114,7 +114,6 @@ def live_picture(
     rounds: Sequence[RoundResult],
     pending: Drafted | None,
     text_of: TextOf,
-    _num_draft_tokens: int = 0,  # nobody asks for it any more; goes when no caller gives it
 ) -> Picture:
     """Frame the last rounds in a window that moves on by pages and not by tokens.
 

@@ -61,10 +61,10 @@ class WritingToy(SkippingToy):
     def without_middle_layers(self):
         return WritingToy(self.token_ids, errs_every=5)
 
-    def prefill(self, token_ids, cache):
+    def prefill(self, token_ids, cache, **options):
         # The last token of the prompt is fed with the first draft.
         self.prompt_length = len(token_ids) + 1
-        super().prefill(token_ids, cache)
+        super().prefill(token_ids, cache, **options)
 
     def logits_after(self, context):
         place = len(context) - self.prompt_length

@@ -118,7 +118,7 @@ def _draw(player: Player, identity: str) -> None:
     if player.is_at_end:
         study.draw_tree(run, identity)
     else:
-        panels.draw_live_tree(view, max(result.num_draft_tokens for result in run.rounds))
+        panels.draw_live_tree(view)
     left, right = st.columns([3, 2])
     with left:
         panels.draw_text(view)
