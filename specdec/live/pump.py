@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import TimeoutError as NotYet
 from contextlib import closing
 
 from specdec.errors import SpecdecError
@@ -28,7 +27,6 @@ from specdec.targets.server.faults import Waiting
 log = logging.getLogger(__name__)
 
 Save = Callable[[Run], None]
-_POLL_S = 0.05
 
 
 class _StopError(Exception):
@@ -224,15 +222,9 @@ class LiveRun:
             raise _StopError
 
     def _load(self, name: str, backend: str) -> LoadedModel:
-        future = self._shelf.request(name, backend)
         self._waiting_for = name
         try:
-            while True:
-                self._leave_if_stopped()
-                try:
-                    return future.result(timeout=_POLL_S)
-                except NotYet:
-                    continue
+            return self._shelf.await_model(name, backend, self._leave_if_stopped)
         finally:
             self._waiting_for = None
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +39,7 @@ class Arrival:
 
 
 Key = tuple[str, str]
+_POLL_S = 0.05
 
 
 class ModelShelf:
@@ -61,6 +64,19 @@ class ModelShelf:
             while len(self._models) > self._capacity:
                 self._models.popitem(last=False)
             return future
+
+    def await_model(self, name: str, backend: str, look_up: Callable[[], None]) -> LoadedModel:
+        """Return the model when it is there.
+
+        `look_up` is called now and then; what it raises ends the wait.
+        """
+        future = self.request(name, backend)
+        while True:
+            look_up()
+            try:
+                return future.result(timeout=_POLL_S)
+            except NotYet:
+                continue
 
     def holds(self, name: str, backend: str) -> bool:
         """Say whether the model is loaded already."""
