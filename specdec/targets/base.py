@@ -42,8 +42,8 @@ class Exactness:
 class Wanted:
     """What is wanted of a target beside its logits.
 
-    `hidden_layers` names the layers, counted from 0, whose output is wanted for every token;
-    `attention` asks for the attention weights of every layer.
+    `hidden_layers` names the layers, counted from 0, whose output is wanted for every token (−1 is
+    the state after the final norm); `attention` asks for the attention weights of every layer.
     """
 
     hidden_layers: tuple[int, ...] = ()
@@ -101,7 +101,9 @@ class HiddenStates:
         """Add the rows of the tokens that follow."""
         assert self._rows is not None
         needed = self._count + len(rows)
-        if needed > len(self._rows):
+        if not self._count:
+            self._rows = rows  # a prompt of one token left none, and no width
+        elif needed > len(self._rows):
             grown = np.empty((2 * needed, *self._rows.shape[1:]), np.float32)
             grown[: self._count] = self._rows[: self._count]
             self._rows = grown

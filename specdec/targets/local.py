@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdec.acceptance import Draft
-from specdec.models.base import LanguageModel
+from specdec.models.base import Inside, LanguageModel
 from specdec.models.context import CachedContext
 from specdec.sampling import Sampler
 from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Wanted
@@ -27,23 +27,37 @@ class LocalTarget:
         return Exactness()
 
     def cannot_give(self, wanted: Wanted) -> str | None:
-        return None if not wanted else "not yet"
+        return self.model.cannot_give(wanted.hidden_layers, wanted.attention) if wanted else None
 
     def start(self, prompt: Sequence[int], wanted: Wanted = LOGITS_ONLY) -> LocalTargetRun:
-        return LocalTargetRun(self.model, prompt)
+        return LocalTargetRun(self.model, prompt, wanted)
 
 
 class LocalTargetRun:
     """The target's KV cache of one run."""
 
-    read_hidden = None
-
-    def __init__(self, model: LanguageModel, prompt: Sequence[int]) -> None:
+    def __init__(self, model: LanguageModel, prompt: Sequence[int], wanted: Wanted) -> None:
         self._context = CachedContext(model)
-        self._context.prefill(prompt)
+        self._wanted = wanted
+        read = self._inside()
+        self._context.prefill(prompt, read)
+        self.read_hidden = read.hidden if read and wanted.hidden_layers else None
+
+    def _inside(self) -> Inside | None:
+        wanted = self._wanted
+        return Inside(wanted.hidden_layers, wanted.attention) if wanted else None
 
     def score(self, context: Sequence[int], draft: Draft) -> Scores:
-        return Scores(logits=list(self._context.score(context, draft)))
+        inside = self._inside()
+        logits = list(self._context.score(context, draft, inside))
+        if inside is None:
+            return Scores(logits)
+        asked = slice(-len(logits), None)  # tokens of the context may stand before them
+        return Scores(
+            logits,
+            hidden=inside.hidden[asked] if inside.layers else None,
+            attention=[w[:, asked] for w in inside.attention_weights] if inside.attention else None,
+        )
 
     def close(self) -> None:
         self._context.cache.truncate(0)

@@ -80,7 +80,11 @@ def test_a_text_only_server_never_sees_several_prompts(look):
     probed, server = look(takes_ids=False)
     assert probed.capabilities.takes_ids is False
     assert probed.capabilities.protocol == "continue"
-    assert not [asked for asked in server.requests if isinstance(asked["prompt"][0], list)]
+    sent = [asked["prompt"] for asked in server.requests]
+    assert any(isinstance(prompt, str) for prompt in sent)
+    assert not [
+        prompt for prompt in sent if isinstance(prompt, list) and prompt[0] != int(prompt[0])
+    ]
 
 
 def test_a_server_that_wants_a_bool_is_asked_as_it_likes(look):

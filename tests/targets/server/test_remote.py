@@ -12,6 +12,7 @@ from specdec.engine import RoundSettings, generate
 from specdec.errors import TargetError
 from specdec.records import FinishReason, RoundResult, RunSummary
 from specdec.sampling import Distribution, Sampler
+from specdec.targets.base import Wanted
 from specdec.targets.link import EmulatedLink
 from specdec.targets.server.http import Connection
 from specdec.targets.server.probe import probe
@@ -154,3 +155,11 @@ def test_a_foreign_tokenizer_is_found_out_when_a_server_names_what_it_lacks(
     ToyServer(tokenizer, model=larger, owner="vllm").mount(httpserver)
     with pytest.raises(TargetError, match="names token 300"):
         target.start(PROMPT).score(PROMPT, Draft())
+
+
+def test_a_server_keeps_its_inner_states_to_itself_and_says_so(remote):
+    target = remote("prefixes")
+    assert target.cannot_give(Wanted()) is None
+    for wanted in (Wanted((1,)), Wanted(attention=True)):
+        assert "need a target on this machine" in target.cannot_give(wanted)
+        assert EmulatedLink(target, 0.001).cannot_give(wanted) == target.cannot_give(wanted)

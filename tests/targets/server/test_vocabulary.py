@@ -12,7 +12,7 @@ from specdec.errors import ModelError
 from specdec.targets.server import remote as remote_module
 from specdec.targets.server.remote import open_remote
 from specdec.targets.server.vocabulary import TOKENIZER_FILES, load_target_tokenizer
-from tests.models.tiny import CHAT_TEMPLATE, write_tiny_tokenizer
+from tests.models.tiny import write_tiny_tokenizer
 from tests.targets.server.toy_server import ToyServer
 from tests.toy_tokenizers import write_toy_tokenizer
 
@@ -29,8 +29,10 @@ def test_a_folder_and_its_tokenizer_json_are_the_same(tmp_path, name):
     write_tiny_tokenizer(tmp_path)
     tokenizer = load_target_tokenizer(str(tmp_path / name))
     assert tokenizer.vocab_size == 300
-    assert tokenizer.has_chat_template
-    assert CHAT_TEMPLATE.startswith("{% for")
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "the tin"}])
+    assert spelled(tokenizer, prompt) == (
+        "<|im_start|>user\nthe tin<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_a_gpt_oss_tokenizer_without_its_template_speaks_harmony(tmp_path):
