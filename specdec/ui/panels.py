@@ -24,7 +24,8 @@ from specdec.view.palette import LOOKS
 from specdec.view.playback import Charts
 from specdec.view.run_view import RunView
 from specdec.view.text import STYLE
-from specdec.view.tree import Picture, live_picture
+from specdec.view.tree import Picture
+from specdec.view.window import live_picture
 
 ICON = Path(__file__).parent / "icon.png"
 TREE_HEIGHT_PX = 240

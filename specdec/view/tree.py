@@ -8,18 +8,12 @@ lane 0 when it is rejected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-from specdec.records import Drafted, RoundResult, TokenRecord, TokenStatus
-from specdec.settings import MAX_MAX_TOKENS
+from specdec.records import RoundResult, TokenRecord, TokenStatus
 from specdec.view.facts import TextOf, token_facts, visible
 
-MIN_WINDOW_COLUMNS = 13
-WINDOW_LANES = 3
-PAGE_MARGIN_COLUMNS = 6
-"""What a page is wider than the deepest draft: some output before it, and the next final token."""
 COLUMNS_PER_ROW = 12
 MAX_NODES = 600
 LABEL_CHARS = 8
@@ -110,122 +104,14 @@ class Branches:
         return lanes
 
 
-def live_picture(
-    rounds: Sequence[RoundResult],
-    pending: Drafted | None,
-    text_of: TextOf,
-) -> Picture:
-    """Frame the last rounds in a window that moves on by pages and not by tokens.
-
-    The newest draft is there with every token, pending or answered. The branches of older rounds
-    are cut to their first token and a count, and those below the third lane left out, which keeps
-    the window of chains below some 45 nodes, the most that agraph redraws without lag.
-    """
-    drafts = [(r.position, r.candidates) for r in rounds]
-    if pending is not None:
-        drafts.append((pending.candidates[0].position, pending.candidates))
-    window = _window(drafts)
-    visible_rounds = [r for r in rounds if r.position + max(1, len(r.emitted)) > window.start]
-    branches = Branches()
-    older: list[TreeNode] = []
-    newest: list[TreeNode] = []
-    before = ROOT
-    for result in rounds[: len(rounds) - len(visible_rounds)][-1:]:
-        before = _last_id(result, before)
-    for result in visible_rounds:
-        is_newest = result is rounds[-1] and pending is None
-        nodes = newest if is_newest else older
-        nodes += _round_nodes(result, before, branches, text_of, cut=not is_newest)
-        before = _last_id(result, before)
-    if pending is not None:
-        newest += _branch_nodes(pending.candidates, pending.round, before, branches, text_of)
-    newest = _in_lanes(newest, branches)
-    kept = [
-        node
-        for node in _in_lanes(older, branches)
-        if node.column >= window.start - 1 and node.lane <= WINDOW_LANES
-    ]
-    shown = [
-        replace(node, column=node.column - window.start)
-        for node in (*_root(window.start), *kept, *newest)
-    ]
-    # A file may hold rounds that emit nothing: a branch of theirs can be in the newest one's way.
-    num_lanes = max(window.num_lanes, max((node.lane for node in newest), default=0))
-    return Picture(tuple(shown), window.width, (num_lanes + 1,))
-
-
-def _in_lanes(nodes: Sequence[TreeNode], branches: Branches) -> list[TreeNode]:
+def in_lanes(nodes: Sequence[TreeNode], branches: Branches) -> list[TreeNode]:
     lanes = branches.lanes()
     return [
         node if node.branch is None else replace(node, lane=lanes[node.branch]) for node in nodes
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """The columns from `start` on that are seen, and the lanes below lane 0."""
-
-    start: int
-    width: int
-    num_lanes: int
-
-
-def _window(drafts: Iterable[tuple[int, Sequence[TokenRecord]]]) -> _Window:
-    """Return the page that the last of `drafts` fits on, each given by where it begins.
-
-    Its size follows from the drafts themselves, since K may be another one in every round. It
-    grows and never shrinks: the view is fitted to it once, so another size mounts the graph anew.
-    Pages turn when a draft begins, never when it is answered, so that the answer is seen.
-    """
-    start, width, num_lanes = 0, MIN_WINDOW_COLUMNS, WINDOW_LANES
-    for head, candidates in drafts:
-        depth = 0
-        if candidates:
-            depth, lanes = _extent(
-                tuple([one.parent for one in candidates]),
-                tuple([one.status is TokenStatus.ACCEPTED for one in candidates]),
-            )
-            width = max(width, depth + PAGE_MARGIN_COLUMNS)
-            num_lanes = max(num_lanes, lanes)
-        if head + depth + 1 > start + width:
-            start = head - 2
-    return _Window(start, width, num_lanes)
-
-
-@lru_cache(maxsize=MAX_MAX_TOKENS)
-def _extent(parents: tuple[int, ...], accepted: tuple[bool, ...]) -> tuple[int, int]:
-    """Return the columns of a draft and the lanes that it takes below lane 0.
-
-    The lanes are the most that it takes while pending, as answered, and if all of it had failed, so
-    that an answer hardly ever needs another frame than its draft. All rounds of a run are asked at
-    each redraw; there are no more of them than tokens.
-    """
-    columns: list[int] = []
-    for parent in parents:
-        columns.append(0 if parent < 0 else columns[parent] + 1)
-    failed = [
-        TokenRecord(0, parent, column, TokenStatus.REJECTED)
-        for parent, column in zip(parents, columns, strict=True)
-    ]
-    pending = [replace(record, status=TokenStatus.PENDING) for record in failed]
-    answered = [
-        replace(record, status=TokenStatus.ACCEPTED) if passed else record
-        for record, passed in zip(failed, accepted, strict=True)
-    ]
-    num_lanes = 0
-    for candidates in (failed, pending, answered):
-        branches = Branches()
-        _branch_of_each(candidates, branches)
-        num_lanes = max(num_lanes, *branches.lanes(), 0)
-    return max(columns, default=-1) + 1, num_lanes
-
-
-def _root(start: int) -> Iterator[TreeNode]:
-    if start == 0:
-        yield _lead(ROOT, "prompt", -1)
-
-
-def _last_id(result: RoundResult, before: str) -> str:
+def last_id(result: RoundResult, before: str) -> str:
     """Return the id of the last token a round emitted; `before` where it emitted none."""
     ids = [
         f"r{result.round}c{index}"
@@ -236,17 +122,17 @@ def _last_id(result: RoundResult, before: str) -> str:
     return emitted[len(result.emitted)]
 
 
-def _round_nodes(
+def round_nodes(
     result: RoundResult, before: str, branches: Branches, text_of: TextOf, *, cut: bool
 ) -> list[TreeNode]:
-    nodes = _branch_nodes(result.candidates, result.round, before, branches, text_of, cut=cut)
+    nodes = branch_nodes(result.candidates, result.round, before, branches, text_of, cut=cut)
     if result.final is not None:
         parent = before if result.final.parent < 0 else f"r{result.round}c{result.final.parent}"
         nodes.append(_node(result.final, f"r{result.round}f", parent, result.round, None, text_of))
     return nodes
 
 
-def _branch_nodes(
+def branch_nodes(
     candidates: Sequence[TokenRecord],
     round_number: int,
     before: str,
@@ -259,7 +145,7 @@ def _branch_nodes(
 
     With `cut`, a branch is its first token and the number of those behind it.
     """
-    branch_of = _branch_of_each(candidates, branches, cut=cut)
+    branch_of = branch_of_each(candidates, branches, cut=cut)
     sizes = Counter(branch_of)
     nodes: list[TreeNode] = []
     for index, (candidate, branch) in enumerate(zip(candidates, branch_of, strict=True)):
@@ -276,7 +162,7 @@ def _branch_nodes(
     return nodes
 
 
-def _branch_of_each(
+def branch_of_each(
     candidates: Sequence[TokenRecord], branches: Branches, *, cut: bool = False
 ) -> list[int | None]:
     """Return each candidate's branch; None on lane 0: accepted, or pending and first choice.
@@ -353,15 +239,15 @@ def wrapped_picture(
     for row, part in enumerate(_rows([rounds[number] for number in stretch], columns)):
         branches = Branches()
         start = part[0].position
-        lead = _lead(f"row{row}", "↳" if part[0].round else "prompt", start - 1)
-        before = lead.id
-        placed = [lead]
+        first = lead(f"row{row}", "↳" if part[0].round else "prompt", start - 1)
+        before = first.id
+        placed = [first]
         for result in part:
-            placed += _round_nodes(result, before, branches, text_of, cut=False)
-            before = _last_id(result, before)
+            placed += round_nodes(result, before, branches, text_of, cut=False)
+            before = last_id(result, before)
         nodes += [
             replace(node, row=row, column=node.column - start)
-            for node in _in_lanes(placed, branches)
+            for node in in_lanes(placed, branches)
         ]
         lanes_per_row.append(max(branches.lanes(), default=0) + 1)
     width = max((node.column + 1 for node in nodes), default=columns)
@@ -380,6 +266,6 @@ def _rows(rounds: Sequence[RoundResult], columns: int) -> Iterator[list[RoundRes
         yield row
 
 
-def _lead(node_id: str, label: str, column: int) -> TreeNode:
+def lead(node_id: str, label: str, column: int) -> TreeNode:
     """Return the mark from which a row goes on."""
     return TreeNode(node_id, None, label, "", None, column, 10.0, 1.0)

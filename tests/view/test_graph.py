@@ -8,7 +8,8 @@ import pytest
 
 from specdec.records import RoundResult
 from specdec.view.graph import INKS, graph_config, graph_data, picture_height_px
-from specdec.view.tree import live_picture, wrapped_picture
+from specdec.view.tree import wrapped_picture
+from specdec.view.window import live_picture
 from tests.made_runs import tiny_events
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -10,17 +10,8 @@ from hypothesis import strategies as st
 
 from specdec.records import Drafted, RoundResult, TokenRecord, TokenStatus
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
-from specdec.view.tree import (
-    MIN_WINDOW_COLUMNS,
-    PAGE_MARGIN_COLUMNS,
-    ROOT,
-    WINDOW_LANES,
-    live_picture,
-    node_size,
-    short_label,
-    slices,
-    wrapped_picture,
-)
+from specdec.view.tree import ROOT, node_size, short_label, slices, wrapped_picture
+from specdec.view.window import MIN_WINDOW_COLUMNS, PAGE_MARGIN_COLUMNS, WINDOW_LANES, live_picture
 from tests.made_runs import round_results, tiny_events
 
 MAX_LIVE_NODES = 45
