@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from specdec.models.base import MAX_FORWARD_ROWS, Inside, require
 
 VOCAB_SIZE = 6
 
@@ -60,9 +61,18 @@ class ToyModel:
     def without_middle_layers(self) -> ToyModel:
         return self
 
-    def prefill(self, token_ids: Sequence[int], cache: ToyCache) -> None:
+    def cannot_give(self, layers: Sequence[int], attention: bool) -> str | None:
+        return "A toy pays no attention." if attention else None
+
+    def prefill(
+        self, token_ids: Sequence[int], cache: ToyCache, *, inside: Inside | None = None
+    ) -> None:
+        require(self, inside)
         self.prefills.append(len(token_ids))
         cache.ids += token_ids
+        if inside is not None:
+            ends = range(cache.length - len(token_ids), cache.length)
+            self._show([cache.ids[: end + 1] for end in ends], inside, ends.start)
 
     def logits_after(self, context: Sequence[int]) -> NDArray[np.float32]:
         before = context[-2] if len(context) > 1 else self.vocab_size
@@ -75,16 +85,31 @@ class ToyModel:
         cache: ToyCache,
         *,
         parents: Sequence[int] | None = None,
-        attention: list[Any] | None = None,
+        inside: Inside | None = None,
     ) -> NDArray[np.float32]:
         assert parents is None or self.supports_trees
+        assert len(token_ids) <= MAX_FORWARD_ROWS
+        require(self, inside)
         parents = range(-1, len(token_ids) - 1) if parents is None else parents
-        paths: list[list[int]] = []
-        for token_id, parent in zip(token_ids, parents, strict=True):
-            paths.append([*(cache.ids if parent < 0 else paths[parent]), token_id])
+        first = cache.length
         cache.ids += token_ids
+        before, nodes = cache.ids[: -len(parents)], cache.ids[-len(parents) :]
+        paths: list[list[int]] = []
+        for token_id, parent in zip(nodes, parents, strict=True):
+            paths.append([*(before if parent < 0 else paths[parent]), token_id])
         self.num_fed += len(token_ids)
-        return np.stack([self.logits_after(path) for path in paths])
+        fed = paths[-len(token_ids) :]
+        if inside is not None:
+            self._show(fed, inside, first)
+        return np.stack([self.logits_after(path) for path in fed])
+
+    def _show(self, paths: Sequence[Sequence[int]], inside: Inside, first: int) -> None:
+        """Give the layer, the position and the last two tokens for hidden states."""
+        states = [
+            [[layer, len(path), *[-1, *path][-2:]] for layer in inside.layers] for path in paths
+        ]
+        shape = (len(paths), len(inside.layers), 4)
+        inside.add(first, np.array(states, np.float32).reshape(shape))
 
 
 class ScriptedRandom:

@@ -10,33 +10,40 @@ bit whether it is fed alone, in a chain or in a tree:
 - Everything else (norms, rotations, attention) is compiled without fast-math, so that vector and
   scalar code round alike, and sums run over the visible tokens in context order, wherever their
   slots are.
+
+Importing this module compiles `decode`, or loads it from Numba's cache on disk. It is the only
+function that is compiled on its own and kept there, for one signature; the others become part of
+it. Were they kept as well, a process that finds some of them there and compiles the rest would
+write a `decode` that crashes whoever loads it (Numba 0.68): a second signature is enough for
+that, or a first start that was interrupted.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from specdec.models.base import AFTER_NORM
+from specdec.settings import quiet_threads
+
 FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+IntArray = NDArray[np.intp]
 BLOCK = 4
 
-# Threads of GNU OpenMP spin while they wait, which on two cores shared with a browser made a
-# forward up to ten times slower. Read when Numba launches its threads, so later than here.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+quiet_threads()  # Numba launches its threads later than here
 
-_STRICT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _PARALLEL: dict[str, Any] = _STRICT | {"parallel": True}
 # What a vectorised dot product needs; NaN and infinity keep their meaning.
 _PRODUCT: dict[str, Any] = _STRICT | {"fastmath": {"reassoc", "contract", "nsz"}}
 
 
-@njit(**_PRODUCT)
+@register_jitable(**_PRODUCT)
 def _dot2x4(first: FloatArray, second: FloatArray, rows: FloatArray, i: int) -> tuple[Any, ...]:
     """Return two weights [k] · rows[i … i + 3] [k], eight sums held in registers.
 
@@ -56,7 +63,7 @@ def _dot2x4(first: FloatArray, second: FloatArray, rows: FloatArray, i: int) -> 
     return a0, a1, a2, a3, b0, b1, b2, b3
 
 
-@njit(**_PARALLEL)
+@register_jitable(**_PARALLEL)
 def project(weights: FloatArray, rows: FloatArray, out: FloatArray) -> None:
     """out[i, r] = weights[r] · rows[i] for weights [m, k], rows [4b, k], out [4b, m]."""
     num_weights = weights.shape[0]
@@ -69,7 +76,7 @@ def project(weights: FloatArray, rows: FloatArray, out: FloatArray) -> None:
                 out[i + j, s] = sums[BLOCK + j]
 
 
-@njit(**_PARALLEL)
+@register_jitable(**_PARALLEL)
 def project_gated(
     gate: FloatArray, up: FloatArray, rows: FloatArray, num_rows: int, out: FloatArray
 ) -> None:
@@ -81,7 +88,7 @@ def project_gated(
                 out[i + j, r] = sums[j] / (np.float32(1.0) + math.exp(-sums[j])) * sums[BLOCK + j]
 
 
-@njit(**_STRICT)
+@register_jitable(**_STRICT)
 def add(rows: FloatArray, num_rows: int, out: FloatArray) -> None:
     """out[i] += rows[i]."""
     for i in range(num_rows):
@@ -89,7 +96,17 @@ def add(rows: FloatArray, num_rows: int, out: FloatArray) -> None:
             out[i, k] += rows[i, k]
 
 
-@njit(**_STRICT)
+@register_jitable(**_STRICT)
+def show(rows: FloatArray, index: int, asked: IntArray, out: FloatArray) -> None:
+    """out[i, j] = rows[i] where asked[j] is `index`."""
+    for j in range(asked.shape[0]):
+        if asked[j] == index:
+            for i in range(out.shape[0]):
+                for k in range(rows.shape[1]):
+                    out[i, j, k] = rows[i, k]
+
+
+@register_jitable(**_STRICT)
 def normalise(
     rows: FloatArray, num_rows: int, weight: FloatArray, eps: float, out: FloatArray
 ) -> None:
@@ -103,7 +120,7 @@ def normalise(
             out[i, k] = rows[i, k] * scale * weight[k]
 
 
-@njit(**_STRICT)
+@register_jitable(**_STRICT)
 def rotate(
     qkv: FloatArray,
     num_heads: int,
@@ -123,13 +140,13 @@ def rotate(
                 qkv[i, start + half + d] = b * cosine[d] + a * sine[d]
 
 
-@njit(**_PARALLEL)
+@register_jitable(**_PARALLEL)
 def attend(
     qkv: FloatArray,
     keys: FloatArray,
     values: FloatArray,
     num_heads: int,
-    num_cached: int,
+    num_shared: int,
     tails: IntArray,
     tail_lengths: IntArray,
     out: FloatArray,
@@ -141,8 +158,8 @@ def attend(
         keys: [num_kv_heads, head_dim, capacity], so that scores vectorise over slots.
         values: [num_kv_heads, capacity, head_dim].
         num_heads: query heads.
-        num_cached: every row sees slots 0 … num_cached − 1.
-        tails: further slots each row sees, in context order, [rows, rows].
+        num_shared: every row sees slots 0 … num_shared − 1.
+        tails: further slots each row sees, in context order, [rows, longest tail].
         tail_lengths: how many of them, [rows].
         out: [≥ rows, num_heads · head_dim].
     """
@@ -154,40 +171,53 @@ def attend(
         i, head = task // num_heads, task % num_heads
         key, value = keys[head // group], values[head // group]
         tail = tails[i, : tail_lengths[i]]
-        count = num_cached + tail.shape[0]
+        count = num_shared + tail.shape[0]
         scores = np.zeros(count, np.float32)
         query = qkv[i, head * head_dim : (head + 1) * head_dim] * scale
         for d in range(0, head_dim, 4):  # four at a time save loads; the order of adding stays
             q0, q1, q2, q3 = query[d], query[d + 1], query[d + 2], query[d + 3]
             k0, k1, k2, k3 = key[d], key[d + 1], key[d + 2], key[d + 3]
-            for slot in range(num_cached):
+            for slot in range(num_shared):
                 score = scores[slot] + q0 * k0[slot]
                 score = score + q1 * k1[slot]
                 score = score + q2 * k2[slot]
                 scores[slot] = score + q3 * k3[slot]
             for t in range(tail.shape[0]):
                 slot = tail[t]
-                score = scores[num_cached + t] + q0 * k0[slot]
+                score = scores[num_shared + t] + q0 * k0[slot]
                 score = score + q1 * k1[slot]
                 score = score + q2 * k2[slot]
-                scores[num_cached + t] = score + q3 * k3[slot]
+                scores[num_shared + t] = score + q3 * k3[slot]
         peak = scores.max()
         total = np.float32(0.0)
         for j in range(count):
             scores[j] = math.exp(scores[j] - peak)
             total += scores[j]
         mixed = np.zeros(head_dim, np.float32)
-        for slot in range(num_cached):
+        for slot in range(num_shared):
             for d in range(head_dim):
                 mixed[d] += scores[slot] * value[slot, d]
         for t in range(tail.shape[0]):
             for d in range(head_dim):
-                mixed[d] += scores[num_cached + t] * value[tail[t], d]
+                mixed[d] += scores[num_shared + t] * value[tail[t], d]
         for d in range(head_dim):
             out[i, head * head_dim + d] = mixed[d] / total
 
 
-@njit(cache=True, nogil=True)
+_F1, _F2 = types.float32[::1], types.float32[:, ::1]
+_F3, _F4 = types.float32[:, :, ::1], types.float32[:, :, :, ::1]
+_I1, _I2 = types.intp[::1], types.intp[:, ::1]
+# Of `decode`, in the order of its arguments: aligned, C-contiguous arrays, or it is refused.
+_SIGNATURE = _F2(
+    *(_F2, types.intp, _I1),
+    *(_F2, _F3, _F3, _F2, _F3, _F3, _F3, _F1, _F2),
+    *(types.float64, types.intp, _F2, _F2, _I1),
+    *(_F4, _F4, types.intp, types.intp, _I2, _I1),
+    *(_I1, _F3),
+)
+
+
+@njit(_SIGNATURE, cache=True, nogil=True)
 def decode(
     rows: FloatArray,
     num_rows: int,
@@ -208,9 +238,12 @@ def decode(
     positions: IntArray,
     keys: FloatArray,
     values: FloatArray,
-    num_cached: int,
+    num_filled: int,
+    num_shared: int,
     tails: IntArray,
     tail_lengths: IntArray,
+    asked: IntArray,
+    inside: FloatArray,
 ) -> FloatArray:
     """Run embedded tokens through the layers; return logits [4b, num_head_rows].
 
@@ -224,11 +257,14 @@ def decode(
         num_heads: query heads.
         cosines, sines: rotations [context_length, head_dim / 2].
         positions: of the tokens [num_rows].
-        keys: cache [num_layers_run, num_kv_heads, head_dim, capacity]; slots from `num_cached` on
+        keys: cache [num_layers_run, num_kv_heads, head_dim, capacity]; slots from `num_filled` on
             are filled.
         values: cache [num_layers_run, num_kv_heads, capacity, head_dim]; likewise.
-        num_cached: filled slots before this call.
-        tails, tail_lengths: what each token sees beyond them, as in `attend`.
+        num_filled: filled slots before this call.
+        num_shared, tails, tail_lengths: which slots each token sees, as in `attend`.
+        asked: after which of the layers run, counted from 0, the rows are wanted; `AFTER_NORM`
+            for those after the final norm.
+        inside: takes them, [num_rows, num_asked, hidden].
     """
     num_kv_heads, head_dim = keys.shape[1], keys.shape[2]
     num_padded = rows.shape[0]
@@ -247,16 +283,18 @@ def decode(
                 first_key = (num_heads + kv_head) * head_dim
                 first_value = first_key + num_kv_heads * head_dim
                 for d in range(head_dim):
-                    keys[index, kv_head, d, num_cached + i] = qkv[i, first_key + d]
-                    values[index, kv_head, num_cached + i, d] = qkv[i, first_value + d]
-        attend(qkv, keys[index], values[index], num_heads, num_cached, tails, tail_lengths, mixed)
+                    keys[index, kv_head, d, num_filled + i] = qkv[i, first_key + d]
+                    values[index, kv_head, num_filled + i, d] = qkv[i, first_value + d]
+        attend(qkv, keys[index], values[index], num_heads, num_shared, tails, tail_lengths, mixed)
         project(attention_out[layer], mixed, update)
         add(update, num_rows, rows)
         normalise(rows, num_rows, ffn_norm[layer], eps, normed)
         project_gated(gate[layer], up[layer], normed, num_rows, hidden)
         project(down[layer], hidden, update)
         add(update, num_rows, rows)
+        show(rows, index, asked, inside)
     normalise(rows, num_rows, final_norm, eps, normed)
+    show(normed, AFTER_NORM, asked, inside)
     logits = np.empty((num_padded, head.shape[0]), np.float32)
     project(head, normed, logits)
     return logits

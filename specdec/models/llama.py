@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite, pi
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ from specdec.errors import ModelError
 FloatArray = NDArray[np.float32]
 DRAFT_TOKEN_IDS = "draft_token_ids.npy"
 """Optional file of a draft's folder: the sorted ids [num_rows] its head is computed for."""
+
+_SCALINGS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+"""The known kinds of rotary scaling and the numbers each is given by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ class LlamaConfig:
     context_length: int
     norm_eps: float
     rope_theta: float
-    rope_scaling: dict[str, Any]
+    rope_type: str
+    rope_scaling: Mapping[str, float]
     tied: bool
 
     @classmethod
@@ -45,51 +53,51 @@ class LlamaConfig:
             ModelError: it is missing or broken, or the model is no plain Llama.
         """
         raw = read_json(folder / "config.json")
-        try:
-            return cls._from_dict(raw, folder)
-        except KeyError as error:
-            raise ModelError(
-                f"{folder / 'config.json'} has no {error.args[0]!r}; it does not describe a Llama."
-            ) from None
-
-    @classmethod
-    def _from_dict(cls, raw: dict[str, Any], folder: Path) -> LlamaConfig:
         kind = raw.get("model_type")
         if kind != "llama" or raw.get("attention_bias") or raw.get("mlp_bias"):
             raise ModelError(
                 f"The portable backend opens Llama models without biases; {folder.name} is of type "
                 f"{kind!r}. The MLX backend (--backend mlx) opens more kinds."
             )
-        heads = raw["num_attention_heads"]
         rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-        return cls(
-            num_layers=raw["num_hidden_layers"],
-            hidden_size=raw["hidden_size"],
+        if not isinstance(rope, dict):
+            raise ModelError(f"{folder / 'config.json'} has a rotary scaling that is no object.")
+        values, scaling = (_Numbers(folder / "config.json", numbers) for numbers in (raw, rope))
+        rope_type = rope.get("rope_type", rope.get("type", "default"))
+        if rope_type not in _SCALINGS:
+            raise ModelError(f"The portable backend knows no rotary scaling of type {rope_type!r}.")
+        heads, hidden_size = values.whole("num_attention_heads"), values.whole("hidden_size")
+        config = cls(
+            num_layers=values.whole("num_hidden_layers"),
+            hidden_size=hidden_size,
             num_heads=heads,
-            num_kv_heads=raw.get("num_key_value_heads", heads),
-            head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-            intermediate_size=raw["intermediate_size"],
-            vocab_size=raw["vocab_size"],
-            context_length=raw["max_position_embeddings"],
-            norm_eps=raw["rms_norm_eps"],
-            rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 10000.0))),
-            rope_scaling=rope,
-            tied=raw.get("tie_word_embeddings", False),
+            num_kv_heads=values.whole("num_key_value_heads", heads),
+            head_dim=values.whole("head_dim", hidden_size // heads),
+            intermediate_size=values.whole("intermediate_size"),
+            vocab_size=values.whole("vocab_size"),
+            context_length=values.whole("max_position_embeddings"),
+            norm_eps=values.real("rms_norm_eps"),
+            rope_theta=scaling.real("rope_theta", values.real("rope_theta", 10000.0)),
+            rope_type=rope_type,
+            rope_scaling={name: scaling.real(name) for name in _SCALINGS[rope_type]},
+            tied=bool(raw.get("tie_word_embeddings")),
         )
+        if heads % config.num_kv_heads:
+            raise ModelError(
+                f"{heads} heads of {folder.name} cannot share {config.num_kv_heads} key heads."
+            )
+        return config
 
     def inverse_frequencies(self) -> NDArray[np.float64]:
         """Return the rotation speeds [head_dim / 2] in radians per position, scaling included."""
         exponents = np.arange(0, self.head_dim, 2, dtype=np.float64) / self.head_dim
         speeds = self.rope_theta**-exponents
-        kind = self.rope_scaling.get("rope_type", self.rope_scaling.get("type", "default"))
-        if kind == "default":
-            return speeds
-        if kind == "linear":
+        if self.rope_type == "linear":
             scaled: NDArray[np.float64] = speeds / self.rope_scaling["factor"]
             return scaled
-        if kind == "llama3":
+        if self.rope_type == "llama3":
             return _llama3_scaling(speeds, self.rope_scaling)
-        raise ModelError(f"The portable backend knows no rotary scaling of type {kind!r}.")
+        return speeds
 
     def rotations(self, length: int) -> tuple[FloatArray, FloatArray]:
         """Return cosines and sines [length, head_dim / 2] of every position's rotation."""
@@ -97,11 +105,13 @@ class LlamaConfig:
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def _llama3_scaling(speeds: NDArray[np.float64], scaling: dict[str, Any]) -> NDArray[np.float64]:
+def _llama3_scaling(
+    speeds: NDArray[np.float64], scaling: Mapping[str, float]
+) -> NDArray[np.float64]:
     """Slow long wavelengths down by `factor`, keep short ones, blend between (Llama 3.1)."""
     factor, old_length = scaling["factor"], scaling["original_max_position_embeddings"]
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = old_length * speeds / (2 * math.pi)  # over the original context
+    turns = old_length * speeds / (2 * pi)  # over the original context
     share = np.clip((turns - low) / (high - low), 0.0, 1.0)
     blended: NDArray[np.float64] = speeds * (share + (1.0 - share) / factor)
     return blended
@@ -211,6 +221,23 @@ class LlamaWeights:
         return places
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Llama:
+    """What a forward computes with, shared by every view of a model.
+
+    Attributes:
+        config: the numbers of the architecture.
+        weights: all its tensors.
+        cosines: rotations [context_length, head_dim / 2].
+        sines: likewise.
+    """
+
+    config: LlamaConfig
+    weights: LlamaWeights
+    cosines: FloatArray
+    sines: FloatArray
+
+
 # Untyped in the library; unlike its NumPy front end it knows bfloat16.
 _deserialize: Any = safetensors.deserialize
 _DTYPES: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
@@ -235,6 +262,35 @@ def _tensors(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
                 yield name, bits.view(np.float32).reshape(shape)
             elif kind in _DTYPES:
                 yield name, np.frombuffer(data, _DTYPES[kind]).reshape(shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """The numbers in a JSON object of `file`, each checked as it is read: kernels trust them."""
+
+    file: Path
+    values: Mapping[str, Any]
+
+    def real(self, name: str, default: float | None = None) -> float:
+        value = self._get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
+            raise ModelError(f"{self.file} gives {name} as {value!r}, which is no number.")
+        return float(value)
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        value = self._get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelError(
+                f"{self.file} gives {name} as {value!r}, which is no whole number above 0."
+            )
+        return value
+
+    def _get(self, name: str, default: float | None) -> Any:
+        value = self.values.get(name)
+        value = default if value is None else value
+        if value is None:
+            raise ModelError(f"{self.file} has no {name!r}; it does not describe a Llama.")
+        return value
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,11 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from specdec.errors import ModelError
-from specdec.models.base import Cache, Logits
+from specdec.models.base import Cache, Inside, Logits, require
 from specdec.models.mlx_thread import MLX_THREAD
 
 if TYPE_CHECKING:
@@ -95,7 +92,18 @@ class MlxModel:
         network = MLX_THREAD.run(lambda: self._network.without_middle_layers(self.name))
         return MlxModel(network, f"{self.name}, layers skipped")
 
-    def prefill(self, token_ids: Sequence[int], cache: Cache) -> None:
+    def cannot_give(self, layers: Sequence[int], attention: bool) -> str | None:
+        if not layers and not attention:
+            return None
+        return (
+            "The MLX backend gives neither hidden states nor attention weights; "
+            "choose the portable backend."
+        )
+
+    def prefill(
+        self, token_ids: Sequence[int], cache: Cache, *, inside: Inside | None = None
+    ) -> None:
+        require(self, inside)
         for start in range(0, len(token_ids), PREFILL_TOKENS):
             chunk = token_ids[start : start + PREFILL_TOKENS]
             self._feed(chunk, cache, self._network.prefill)
@@ -106,7 +114,7 @@ class MlxModel:
         cache: Cache,
         *,
         parents: Sequence[int] | None = None,
-        attention: list[NDArray[np.float32]] | None = None,
+        inside: Inside | None = None,
     ) -> Logits:
         """Feed a chain of tokens and return the logits [num_fed, vocab_size] of each.
 
@@ -114,17 +122,14 @@ class MlxModel:
             token_ids: the tokens to feed.
             cache: grows by one slot per token.
             parents: none, or those of a chain.
-            attention: must be None; mlx-lm does not give its attention weights out.
+            inside: must ask for nothing; mlx-lm does not give its inner states out.
 
         Raises:
-            ModelError: a tree or attention weights were asked for, or MLX failed.
+            ModelError: a tree or inner states were asked for, or MLX failed.
         """
         if parents is not None and any(after - before != 1 for before, after in pairwise(parents)):
             raise ModelError("The MLX backend scores chains only, not trees; feed it each path.")
-        if attention is not None:
-            raise ModelError(
-                "The MLX backend gives no attention weights; choose the portable backend for them."
-            )
+        require(self, inside)
         return self._feed(token_ids, cache, self._network.logits)
 
     def _feed(

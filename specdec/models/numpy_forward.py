@@ -7,55 +7,75 @@ token's logits do not depend on what it is fed together with.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from specdec.models.portable import PortableCache, PortableModel, Visibility
+from specdec.models.base import AFTER_NORM, Inside
+from specdec.models.cache import PortableCache, Visibility
+from specdec.models.llama import Llama
 
 FloatArray = NDArray[np.float32]
 DECODE_BLOCK = 16
 PREFILL_CHUNK = 256
 
 
-def prefill(model: PortableModel, token_ids: NDArray[np.intp], cache: PortableCache) -> None:
+def prefill(
+    llama: Llama,
+    layers: Sequence[int],
+    token_ids: NDArray[np.intp],
+    cache: PortableCache,
+    inside: Inside,
+) -> None:
     """Fill the cache with the keys and values of `token_ids`, a chunk at a time."""
     for start in range(0, token_ids.size, PREFILL_CHUNK):
         chunk = token_ids[start : start + PREFILL_CHUNK]
         positions = np.arange(cache.length, cache.length + chunk.size)
         cache.reserve(chunk.size)
-        rows = model.weights.embedding[chunk]
+        rows = llama.weights.embedding[chunk]
         slots = np.arange(cache.length + chunk.size)
         hidden_from = np.where(slots > positions[:, None], np.float32(-np.inf), np.float32(0))
-        for index, layer in enumerate(model.layers):
-            queries = _queries(model, cache, index, layer, rows, positions, chunk.size)
+        states: dict[int, FloatArray] = {}
+        attention: list[FloatArray] = []
+        for index, layer in enumerate(layers):
+            queries = _queries(llama, cache, index, layer, rows, positions, chunk.size)
             keys = cache.keys[index, :, :, : slots.size]
             values = cache.values[index, :, : slots.size]
-            scores = np.matmul(queries, keys[:, None]) + hidden_from
-            mixed = np.matmul(_softmax(scores), values[:, None])
-            rows = _after_attention(model, layer, rows, _join_heads(mixed), chunk.size)
+            shares = _softmax(np.matmul(queries, keys[:, None]) + hidden_from)
+            mixed = np.matmul(shares, values[:, None])
+            if inside.attention:
+                attention.append(shares.reshape(-1, *shares.shape[2:]))
+            rows = _after_attention(llama, layer, rows, _join_heads(mixed), chunk.size)
+            if index in inside.layers:
+                states[index] = rows
+        if AFTER_NORM in inside.layers:
+            states[AFTER_NORM] = _after_norm(llama, rows)
+        inside.add(cache.length, _hidden(states, inside, rows), attention)
         cache.length += chunk.size
 
 
 def decode(
-    model: PortableModel,
+    llama: Llama,
+    layers: Sequence[int],
     token_ids: NDArray[np.intp],
     cache: PortableCache,
     visible: Visibility,
-    attention: list[FloatArray] | None,
+    inside: Inside,
 ) -> FloatArray:
-    """Return the logits [num_fed, num_head_rows]; collect attention weights where asked."""
-    num_rows, num_cached = token_ids.size, cache.length
+    """Return the logits [num_fed, num_head_rows]."""
+    num_rows, num_slots = token_ids.size, cache.length + token_ids.size
     cache.reserve(num_rows)
-    rows = model.weights.embedding[token_ids]
+    rows = llama.weights.embedding[token_ids]
+    shared = np.arange(visible.num_shared)
     tails = [visible.tails[i, : visible.tail_lengths[i]] for i in range(num_rows)]
-    seen = [np.concatenate([np.arange(num_cached), tail]) for tail in tails]
-    for index, layer in enumerate(model.layers):
-        queries = _queries(model, cache, index, layer, rows, visible.positions, DECODE_BLOCK)
+    seen = [np.concatenate([shared, tail]) for tail in tails]
+    states: dict[int, FloatArray] = {}
+    attention: list[FloatArray] = []
+    for index, layer in enumerate(layers):
+        queries = _queries(llama, cache, index, layer, rows, visible.positions, DECODE_BLOCK)
         mixed = np.empty_like(queries)
-        weights = np.zeros((*queries.shape[:3], num_cached + num_rows), np.float32)
+        weights = np.zeros((*queries.shape[:3], num_slots), np.float32)
         for i, slots in enumerate(seen):
             keys = np.ascontiguousarray(cache.keys[index][:, :, slots])
             values = np.ascontiguousarray(cache.values[index][:, slots])
@@ -63,16 +83,27 @@ def decode(
             shares = _softmax(np.matmul(query, keys))
             mixed[:, :, i] = np.matmul(shares, values)
             weights[:, :, i, slots] = shares
-        if attention is not None:
+        if inside.attention:
             attention.append(weights.reshape(-1, *weights.shape[2:]))
-        rows = _after_attention(model, layer, rows, _join_heads(mixed), DECODE_BLOCK)
+        rows = _after_attention(llama, layer, rows, _join_heads(mixed), DECODE_BLOCK)
+        if index in inside.layers:
+            states[index] = rows
+    states[AFTER_NORM] = _after_norm(llama, rows)
+    inside.add(cache.length, _hidden(states, inside, rows), attention)
     cache.length += num_rows
-    normed = _normalise(rows, model.weights.final_norm, model.config.norm_eps)
-    return _project(normed, model.weights.head, DECODE_BLOCK)
+    return _project(states[AFTER_NORM], llama.weights.head, DECODE_BLOCK)
+
+
+def _hidden(states: dict[int, FloatArray], inside: Inside, rows: FloatArray) -> FloatArray:
+    """Return the states wanted [rows, num_wanted, hidden_size], of [rows, hidden_size] each."""
+    hidden = np.empty((len(rows), len(inside.layers), rows.shape[1]), np.float32)
+    for column, layer in enumerate(inside.layers):
+        hidden[:, column] = states[layer]
+    return hidden
 
 
 def _queries(
-    model: PortableModel,
+    llama: Llama,
     cache: PortableCache,
     index: int,
     layer: int,
@@ -81,25 +112,25 @@ def _queries(
     block: int,
 ) -> FloatArray:
     """Cache keys and values; return scaled queries [num_kv_heads, group, rows, head_dim]."""
-    c, w = model.config, model.weights
+    c, w = llama.config, llama.weights
     normed = _normalise(rows, w.attention_norm[layer], c.norm_eps)
     qkv = _project(normed, w.qkv[layer], block).reshape(len(rows), -1, c.head_dim)
     queries, keys, values = np.split(qkv, [c.num_heads, c.num_heads + c.num_kv_heads], axis=1)
     fed = slice(cache.length, cache.length + len(rows))
-    cache.keys[index, :, :, fed] = _rotate(model, keys, positions).transpose(1, 2, 0)
+    cache.keys[index, :, :, fed] = _rotate(llama, keys, positions).transpose(1, 2, 0)
     cache.values[index, :, fed] = values.transpose(1, 0, 2)
-    turned = _rotate(model, queries, positions) * np.float32(c.head_dim**-0.5)
+    turned = _rotate(llama, queries, positions) * np.float32(c.head_dim**-0.5)
     grouped = turned.reshape(len(rows), c.num_kv_heads, -1, c.head_dim).transpose(1, 2, 0, 3)
     return np.ascontiguousarray(grouped)
 
 
 def _after_attention(
-    model: PortableModel, layer: int, rows: FloatArray, mixed: FloatArray, block: int
+    llama: Llama, layer: int, rows: FloatArray, mixed: FloatArray, block: int
 ) -> FloatArray:
     """Return the rows after the output projection and the feed-forward network of a layer."""
-    w = model.weights
+    w = llama.weights
     rows = rows + _project(mixed, w.attention_out[layer], block)
-    normed = _normalise(rows, w.ffn_norm[layer], model.config.norm_eps)
+    normed = _normalise(rows, w.ffn_norm[layer], llama.config.norm_eps)
     gate = _project(normed, w.gate[layer], block)
     hidden = gate / (1 + np.exp(-gate)) * _project(normed, w.up[layer], block)
     return rows + _project(hidden, w.down[layer], block)
@@ -120,15 +151,20 @@ def _project(rows: FloatArray, weights: FloatArray, block: int) -> FloatArray:
     return out
 
 
+def _after_norm(llama: Llama, rows: FloatArray) -> FloatArray:
+    """Return the rows after the final norm."""
+    return _normalise(rows, llama.weights.final_norm, llama.config.norm_eps)
+
+
 def _normalise(rows: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
     mean_square = np.square(rows).mean(axis=-1, keepdims=True)
     normed: FloatArray = rows / np.sqrt(mean_square + np.float32(eps)) * weight
     return normed
 
 
-def _rotate(model: PortableModel, heads: FloatArray, positions: NDArray[np.intp]) -> FloatArray:
+def _rotate(llama: Llama, heads: FloatArray, positions: NDArray[np.intp]) -> FloatArray:
     """Turn [rows, heads, head_dim] by their positions [rows] (RoPE, halves paired)."""
-    cosine, sine = model.cosines[positions][:, None], model.sines[positions][:, None]
+    cosine, sine = llama.cosines[positions][:, None], llama.sines[positions][:, None]
     a, b = np.split(heads, 2, axis=-1)
     return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
 

@@ -24,7 +24,7 @@ from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.errors import ModelError
 from specdec.models import mlx
-from specdec.models.base import LanguageModel, Logits, middle_layers
+from specdec.models.base import Inside, LanguageModel, Logits, middle_layers
 from specdec.models.context import CachedContext
 from specdec.models.fetch import hub
 from specdec.models.mlx import MlxModel
@@ -223,6 +223,15 @@ def test_a_tree_is_scored_as_its_paths_are(model: MlxModel) -> None:
         )
 
 
+def test_a_growing_draft_is_fed_once(model: MlxModel) -> None:
+    cached = CachedContext(model)
+    for num_drafted in (0, 2, 3, 20):
+        rows = cached.score(SENTENCE[:12], Draft.chain(SENTENCE[12 : 12 + num_drafted]))
+        assert cached.cache.length == 12 + num_drafted
+        expected = logits_of(model)[11 : 12 + num_drafted]
+        np.testing.assert_allclose(rows, expected, atol=1e-4)
+
+
 def test_greedy_text_is_the_same_with_and_without_a_draft(model: MlxModel) -> None:
     def rounds_of(settings: RoundSettings) -> list[RoundResult]:
         events = generate(SENTENCE[:20], LocalTarget(model), settings, max_tokens=40)
@@ -361,12 +370,16 @@ def test_where_mlx_is_missing_the_error_says_how_to_install_it(
         MlxModel.load(tmp_path, "tiny")
 
 
-def test_trees_and_attention_weights_are_refused_in_words(model: MlxModel) -> None:
+def test_trees_and_inner_states_are_refused_in_words(model: MlxModel) -> None:
     cache = model.new_cache()
     with pytest.raises(ModelError, match="chains only"):
         model.forward([5, 6], cache, parents=[-1, -1])
-    with pytest.raises(ModelError, match="choose the portable backend"):
-        model.forward([5, 6], cache, attention=[])
+    for asked in (Inside((0,)), Inside((), attention=True)):
+        with pytest.raises(ModelError, match="choose the portable backend"):
+            model.forward([5, 6], cache, inside=asked)
+        with pytest.raises(ModelError, match="choose the portable backend"):
+            model.prefill([5, 6], cache, inside=asked)
+    assert model.cannot_give((), attention=False) is None
     assert cache.length == 0
     np.testing.assert_allclose(
         model.forward([5, 6], cache, parents=[-1, 0]), logits_of(model, [5, 6]), atol=1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from specdec.acceptance import Draft
 from specdec.errors import ModelError
+from specdec.models import cache as cache_module
 from specdec.models import portable
+from specdec.models.base import AFTER_NORM, Inside
 from specdec.models.context import CachedContext
 from specdec.models.portable import PortableModel
 from tests.models.tiny import write_tiny_llama
@@ -27,6 +30,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 PROMPT = [5, 17, 3, 99, 42, 17, 3]
+CONTEXT = [*PROMPT, 49]
 tokens = strategies.integers(0, 250)
 
 
@@ -39,9 +43,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PortableModel:
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test on both decoding paths; the second is what a machine without Numba has."""
     if request.param == "numpy":
-        monkeypatch.setattr(portable, "kernels", None)
+        monkeypatch.setattr(portable, "numba_kernels", lambda: None)
     else:
-        assert portable.kernels is not None, "Numba is in requirements.txt"
+        assert portable.numba_kernels() is not None, "Numba is in requirements.txt"
     return request.param
 
 
@@ -151,11 +155,72 @@ def test_a_tree_gives_bitwise_the_logits_of_each_path_alone(
         assert np.array_equal(rows[node], one_by_one(model, [ids[i] for i in path])[-1])
 
 
+def random_tree(num_nodes: int, seed: int) -> Draft:
+    rng = np.random.default_rng(seed)
+    parents = [int(rng.integers(max(-1, node - 9), node)) for node in range(num_nodes)]
+    ids = rng.integers(0, 250, num_nodes).tolist()
+    return Draft(tuple(ids), tuple(parents), (None,) * num_nodes)
+
+
+def grown(
+    model: PortableModel, whole: Draft, sizes: list[int], cached: CachedContext
+) -> NDArray[np.float32]:
+    """Score a tree after the prompt, some nodes more at a time."""
+    cached.prefill(CONTEXT)
+    for size in sizes:
+        part = Draft(whole.token_ids[:size], whole.parents[:size], (None,) * size)
+        rows = cached.score(CONTEXT, part)
+        assert rows.shape == (1 + size, model.vocab_size)
+        assert cached.cache.length == len(CONTEXT) + size
+    return rows
+
+
+@pytest.mark.parametrize("num_nodes", [12, 64, 90])
+@pytest.mark.parametrize("step", [1, 7, 100])
+def test_a_grown_tree_gives_bitwise_the_logits_of_each_path_alone(
+    model: PortableModel, kernels: str, num_nodes: int, step: int
+) -> None:
+    whole = random_tree(num_nodes, step)
+    cached = CachedContext(model)
+    sizes = [*range(0, num_nodes, step), num_nodes]
+    rows = grown(model, whole, sizes, cached)
+    at_once = CachedContext(model)
+    at_once.prefill(CONTEXT)
+    assert np.array_equal(at_once.score(CONTEXT, whole), rows)
+    deepest = max(whole.leaves, key=lambda leaf: len(whole.path_to(leaf)))
+    for leaf in {deepest, *whole.leaves[:4]}:
+        path = whole.path_to(leaf)
+        alone = one_by_one(model, [CONTEXT[-1], *whole.tokens_to(leaf)])
+        assert np.array_equal(rows[[0, *(node + 1 for node in path)]], alone)
+    context = [*CONTEXT, *whole.tokens_to(deepest), 7]
+    again = random_tree(9, 1)
+    got = cached.score(context, again)
+    for node in range(-1, len(again)):
+        path = [*context[len(PROMPT) :], *again.tokens_to(node)]
+        assert np.array_equal(got[node + 1], one_by_one(model, path)[-1])
+
+
+@settings(max_examples=15)
+@given(
+    num_nodes=strategies.integers(1, 30), seed=strategies.integers(0, 99), cuts=strategies.data()
+)
+def test_a_tree_grown_in_any_steps_is_the_tree_fed_at_once(
+    model: PortableModel, num_nodes: int, seed: int, cuts: strategies.DataObject
+) -> None:
+    whole = random_tree(num_nodes, seed)
+    sizes = cuts.draw(strategies.sets(strategies.integers(0, num_nodes - 1)))
+    rows = grown(model, whole, [*sorted(sizes), num_nodes], CachedContext(model))
+    cache = model.new_cache()
+    model.prefill(PROMPT, cache)
+    assert np.array_equal(model.forward(CONTEXT[-1:], cache)[0], rows[0])
+    assert np.array_equal(model.forward(whole.token_ids, cache, parents=whole.parents), rows[1:])
+
+
 def test_numpy_decoding_is_bitwise_independent_of_the_feeding_too(
     model: PortableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_numba = one_by_one(model, list(range(40)))
-    monkeypatch.setattr(portable, "kernels", None)
+    monkeypatch.setattr(portable, "numba_kernels", lambda: None)
     alone = one_by_one(model, list(range(40)))
     cache = model.new_cache()
     model.prefill(PROMPT, cache)
@@ -165,7 +230,7 @@ def test_numpy_decoding_is_bitwise_independent_of_the_feeding_too(
 
 def test_the_accepted_path_of_a_tree_is_kept_bitwise(model: PortableModel, kernels: str) -> None:
     """Rounds that end on any branch leave a cache that equals a plain one."""
-    context = [*PROMPT, 49]
+    context = list(CONTEXT)
     cached = CachedContext(model)
     cached.prefill(context)
     tree = Draft((8, 9, 10, 11, 12), (-1, -1, 1, 0, 2), (None,) * 5)
@@ -200,7 +265,7 @@ def test_a_long_prompt_is_read_in_chunks(model: PortableModel) -> None:
 def test_the_cache_grows_past_its_first_capacity(
     model: PortableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portable, "_FIRST_CAPACITY", 16)
+    monkeypatch.setattr(cache_module, "_FIRST_CAPACITY", 16)
     ids = np.random.default_rng(1).integers(0, 250, 40).tolist()
     small, large = model.new_cache(), model.new_cache()
     model.prefill(ids[:10], small)
@@ -216,15 +281,116 @@ def test_the_cache_grows_past_its_first_capacity(
 def test_attention_weights_are_shares_of_what_a_token_sees(model: PortableModel) -> None:
     cache = model.new_cache()
     model.prefill(PROMPT, cache)
-    layers: list[NDArray[np.float32]] = []
-    model.forward([1, 2, 3], cache, parents=[-1, 0, 0], attention=layers)
-    assert len(layers) == 2
-    for weights in layers:
-        assert weights.shape == (model.config.num_heads, 3, len(PROMPT) + 3)
+    inside = Inside(attention=True)
+    model.forward([1, 2, 3], cache, parents=[-1, 0, 0], inside=inside)
+    assert len(inside.attention_weights) == 2
+    for weights in inside.attention_weights:
+        assert weights.shape == (model.llama.config.num_heads, 3, len(PROMPT) + 3)
         assert weights.sum(-1) == pytest.approx(np.ones(weights.shape[:2]), abs=1e-5)
         first_fed = len(PROMPT)
         assert not weights[:, 0, first_fed + 1 :].any()
         assert not weights[:, 2, first_fed + 1].any()  # not a sibling
+
+
+ASKED = (1, AFTER_NORM, 0, 1)
+
+
+def hidden_alone(model: PortableModel, ids: list[int]) -> NDArray[np.float32]:
+    """Return the hidden states of each of `ids`, fed alone after the prefilled prompt."""
+    cache = model.new_cache()
+    model.prefill(PROMPT, cache)
+    inside = Inside(ASKED)
+    for token_id in ids:
+        model.forward([token_id], cache, inside=inside)
+    assert inside.first == len(PROMPT)
+    return inside.hidden
+
+
+def test_hidden_states_change_no_bit_and_depend_on_no_company(
+    model: PortableModel, kernels: str
+) -> None:
+    ids, parents = [8, 9, 10, 11, 12, 13], [-1, -1, 1, 0, 2, 2]
+    fed, shown, parts = (model.new_cache() for _ in range(3))
+    for cache in (fed, shown, parts):
+        model.prefill(PROMPT, cache)
+    inside, of_parts = Inside(ASKED), Inside(ASKED)
+    logits = model.forward(ids, shown, parents=parents, inside=inside)
+    assert np.array_equal(logits, model.forward(ids, fed, parents=parents))
+    assert inside.hidden.shape == (6, 4, model.llama.config.hidden_size)
+    model.forward(ids[:2], parts, parents=parents[:2], inside=of_parts)
+    model.forward(ids[2:], parts, parents=parents, inside=of_parts)
+    assert np.array_equal(of_parts.hidden, inside.hidden)
+    assert np.array_equal(inside.hidden[:, 0], inside.hidden[:, 3])
+    for path in ([0, 3], [1, 2, 4], [1, 2, 5]):
+        alone = hidden_alone(model, [ids[node] for node in path])
+        assert np.array_equal(inside.hidden[path], alone)
+    head = model.llama.weights.head
+    assert np.abs(inside.hidden[:, 1] @ head.T - logits).max() < 1e-4
+
+
+def test_hidden_states_are_those_of_numpy(
+    model: PortableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_numba = hidden_alone(model, list(range(20)))
+    monkeypatch.setattr(portable, "numba_kernels", lambda: None)
+    assert np.abs(hidden_alone(model, list(range(20))) - with_numba).max() < 1e-4
+
+
+def test_the_hidden_states_of_a_prompt(model: PortableModel, kernels: str) -> None:
+    """By the kernels and by BLAS, in chunks."""
+    ids = np.random.default_rng(5).integers(0, 250, 300).tolist()
+    decoded = Inside(ASKED)
+    cache = model.new_cache()
+    for start in range(0, len(ids), 60):
+        model.forward(ids[start : start + 60], cache, inside=decoded)
+    for length in (50, 300):
+        prompt = Inside(ASKED)
+        model.prefill(ids[:length], model.new_cache(), inside=prompt)
+        assert prompt.hidden.shape == (length, 4, model.llama.config.hidden_size)
+        assert np.abs(prompt.hidden - decoded.hidden[:length]).max() < 1e-4
+        if length <= portable.MAX_KERNEL_ROWS and kernels == "numba":
+            assert np.array_equal(prompt.hidden, decoded.hidden[:length])
+
+
+def test_hidden_states_and_attention_can_be_had_at_once(model: PortableModel) -> None:
+    ids = np.random.default_rng(6).integers(0, 250, 300).tolist()
+    whole, hidden = Inside(ASKED, attention=True), Inside(ASKED)
+    cache = model.new_cache()
+    model.prefill(ids, cache, inside=whole)
+    model.forward([1, 2, 3], cache, parents=[-1, -1, 1], inside=whole)
+    cache.truncate(len(ids))
+    model.forward([1, 2, 3], cache, parents=[-1, -1, 1], inside=hidden)
+    assert np.abs(whole.hidden[300:] - hidden.hidden).max() < 1e-4
+    for weights in whole.attention_weights:
+        assert weights.shape == (model.llama.config.num_heads, 303, 303)
+        assert weights.sum(-1) == pytest.approx(np.ones(weights.shape[:2]), abs=1e-5)
+        assert not np.triu(weights, 1).any()
+        assert not weights[:, 301, 300].any()  # not a sibling
+
+
+def test_layers_that_are_not_run_cannot_be_asked_for(model: PortableModel, tmp_path: Path) -> None:
+    fewer = PortableModel.load(write_tiny_llama(tmp_path, layers=4)).without_middle_layers()
+    assert fewer.cannot_give((0, 2, AFTER_NORM), attention=True) is None
+    for layer in (3, -2):
+        assert "runs layers 0 to 2; it has no layer" in fewer.cannot_give((layer,), attention=False)
+        with pytest.raises(ModelError, match="it has no layer"):
+            fewer.forward([1], fewer.new_cache(), inside=Inside((layer,)))
+        with pytest.raises(ModelError, match="it has no layer"):
+            fewer.prefill([1], fewer.new_cache(), inside=Inside((layer,)))
+
+
+def test_positions_past_the_context_are_refused(model: PortableModel, kernels: str) -> None:
+    """The kernels would read past the end of the table of rotations."""
+    short = replace(model.llama.config, context_length=10)
+    short_model = replace(model, llama=replace(model.llama, config=short))
+    cache = short_model.new_cache()
+    short_model.prefill(PROMPT, cache)
+    with pytest.raises(ModelError, match="reads 10 tokens at most and was given 11"):
+        short_model.forward([1, 2, 3, 4], cache)
+    with pytest.raises(ModelError, match="reads 10 tokens"):
+        short_model.prefill([1] * 99, cache)
+    assert cache.length == len(PROMPT)
+    short_model.forward([1, 2, 3, 4], cache, parents=[-1, 0, 1, -1])  # no node is too deep
 
 
 def test_a_reduced_head_says_only_its_tokens_and_says_them_alike(tmp_path: Path) -> None:
@@ -243,7 +409,7 @@ def test_layers_left_out_are_left_out(model: PortableModel, tmp_path: Path) -> N
     four = PortableModel.load(write_tiny_llama(tmp_path, layers=4))
     fewer = four.without_middle_layers()
     assert len(fewer.layers) == 3
-    assert fewer.weights is four.weights
+    assert fewer.llama is four.llama
     assert fewer.new_cache().keys.shape[0] == 3
     got, whole = (m.forward(PROMPT, m.new_cache()) for m in (fewer, four))
     assert np.abs(got - whole).max() > 0.01
@@ -293,7 +459,7 @@ def test_half_precision_weights_are_widened_exactly(tmp_path: Path, dtype: str) 
         bits = {k: (v.view(np.uint32) >> 16).astype("<u2") for k, v in tensors.items()}
         write_bfloat16(folder / "model.safetensors", bits)
         expected = (bits["model.norm.weight"].astype(np.uint32) << 16).view(np.float32)
-    assert np.array_equal(PortableModel.load(folder).weights.final_norm, expected)
+    assert np.array_equal(PortableModel.load(folder).llama.weights.final_norm, expected)
 
 
 def spoil(folder: Path, **changes: object) -> None:
