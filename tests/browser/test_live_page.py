@@ -156,7 +156,6 @@ def test_a_click_on_a_token_tells_its_round_and_a_double_click_opens_nothing(ope
     tab = open_tab("max_tokens=64")
     generate(tab)
     wait_until_over(tab)
-    first = tab.input_value(".st-key-round input")
     canvas = tab.frame_locator(".st-key-final_tree iframe").locator("canvas")
     poll(tab, lambda: canvas.evaluate(RESAMPLED_PIXELS))
     left, right = (
@@ -171,7 +170,6 @@ def test_a_click_on_a_token_tells_its_round_and_a_double_click_opens_nothing(ope
         told.append(tab.input_value(".st-key-round input"))
         tab.wait_for_timeout(1000)
     assert told[0] != told[1]
-    assert {*told, first} > {first}
     tab.mouse.dblclick(box["x"] + right[0] + 2, box["y"] + right[1])
     tab.wait_for_timeout(1000)
     assert len(tab.context.pages) == 1

@@ -104,14 +104,16 @@ class TestDivergence:
         assert divergence.position == run.rounds[2].position
         assert divergence.rest[1] == ""
 
-    @given(st.text(), st.text())
-    def test_texts_of_different_targets_are_compared_by_character(self, run, one, other):
+    @given(st.text(), st.text(), st.text())
+    def test_texts_of_different_targets_are_compared_by_character(self, run, alike, one, other):
+        one, other = alike + one, alike + other
         left = replace(run, rounds=(), pieces=(one,))
         right = replace(run, rounds=(), pieces=(other,))
         divergence = first_divergence(left, right)
         if one == other:
             assert divergence is None
         else:
+            assert divergence.position >= len(alike)
             assert divergence.common == one[: divergence.position]
             assert divergence.common + divergence.rest[1] == other
             assert divergence.rest[0][:1] != divergence.rest[1][:1]

@@ -6,6 +6,7 @@ import argparse
 import json
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,12 @@ def test_a_shard_returns_what_was_written(tmp_path: Path, dialogues: list[Dialog
 
 
 def test_answers_to_one_prompt_fall_on_the_same_side(dialogues: list[Dialogue]) -> None:
-    prompt = dialogues[0].ids[: dialogues[0].response_start]
-    assert is_held_out(prompt) == is_held_out(prompt.astype(np.int64))
+    prompts = [dialogue.ids[: dialogue.response_start] for dialogue in dialogues]
+    sides = [is_held_out(prompt) for prompt in prompts]
+    assert set(sides) == {True, False}
+    assert sides == [is_held_out(prompt.astype(np.int64)) for prompt in prompts]
+    other = [replace(one, ids=np.append(one.ids, one.ids[-1])) for one in dialogues]
+    assert sides == [dialogue.held_out for dialogue in other]
 
 
 def test_the_teacher_passes_its_own_exam(

@@ -82,9 +82,7 @@ def test_a_text_only_server_never_sees_several_prompts(look):
     assert probed.capabilities.protocol == "continue"
     sent = [asked["prompt"] for asked in server.requests]
     assert any(isinstance(prompt, str) for prompt in sent)
-    assert not [
-        prompt for prompt in sent if isinstance(prompt, list) and prompt[0] != int(prompt[0])
-    ]
+    assert not [p for p in sent if isinstance(p, list) and not isinstance(p[0], int)]
 
 
 def test_a_server_that_wants_a_bool_is_asked_as_it_likes(look):
