@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from specdec.acceptance import Draft, Verdict, verify
+from specdec.block import Rule, name_of
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.errors import SettingsError, SpecdecError, TargetError
 from specdec.metrics import Totals
@@ -32,12 +33,16 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class RoundSettings:
-    """What may change from one round to the next; `policy` makes K out of `num_draft_tokens`."""
+    """What may change from one round to the next; `policy` makes K out of `num_draft_tokens`.
+
+    `rule` decides what the target takes of a draft: one of `specdec.block.RULES`.
+    """
 
     drafter: Drafter
     num_draft_tokens: int
     sampler: Sampler
     policy: Policy = field(default_factory=FixedPolicy)
+    rule: Rule = verify
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_draft_tokens <= MAX_NUM_DRAFT_TOKENS:
@@ -207,7 +212,8 @@ class _Loop:
         scores = target_run.score(context, draft)
         answered_s = watch.now()
         rows = _distributions(scores, sampler)
-        verdict = verify(draft, [None if row is None else row.probs for row in rows], self._rng)
+        target_probs = [None if row is None else row.probs for row in rows]
+        verdict = settings.rule(draft, target_probs, self._rng)
         emitted, self.finish = _emit(draft, verdict, self._eos_token_ids, self._budget - position)
         context += emitted
         if scores.hidden is not None:
@@ -235,6 +241,7 @@ class _Loop:
             top_k=sampler.top_k,
             top_p=sampler.top_p,
             policy=settings.policy.name,
+            rule=name_of(settings.rule),
         )
         self._rounds.append(result)
         self.totals.add(result)

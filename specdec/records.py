@@ -157,6 +157,7 @@ class RoundResult:
         top_k: as set for this round.
         top_p: likewise.
         policy: name of what decided K.
+        rule: name of the rule that decided about the draft, as in `specdec.block.RULES`.
     """
 
     round: int
@@ -177,6 +178,7 @@ class RoundResult:
     top_k: int = 0
     top_p: float = 1.0
     policy: str = FIXED_POLICY
+    rule: str = "token"
 
     @property
     def num_drafted(self) -> int:
