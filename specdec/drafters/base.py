@@ -42,7 +42,8 @@ class DrafterRun(Protocol):
             sampler: the one the target is sampled with.
             rng: of the run.
             hidden: a row for each token that the target has read, which is all but the last of
-                the context, where the drafter `wants` them.
+                the context, where the drafter `wants` them. An ensemble asks behind tokens that
+                it drafted itself, too: these have none either.
 
         Whether to draft a further token may depend on anything known *before* it is drawn; a
         token once drawn stays in the draft, or the output would be biased (algorithms: dropping
