@@ -9,8 +9,8 @@ import numpy as np
 
 from specdec.acceptance import Draft
 from specdec.drafters.base import Drafter, DrafterRun, Hidden
+from specdec.drafters.context import DraftContext
 from specdec.models.base import LanguageModel
-from specdec.models.context import CachedContext
 from specdec.policies.base import Budget
 from specdec.sampling import Distribution, Sampler, sample
 
@@ -26,18 +26,19 @@ class ModelDrafter(Drafter):
     def name(self) -> str:
         return self._name
 
+    def open_context(self, prompt: Sequence[int]) -> DraftContext:
+        """Read the prompt and return what is drafted from in a new run."""
+        return DraftContext(self.model, prompt)
+
     def start(self, prompt: Sequence[int]) -> ModelDrafterRun:
-        return ModelDrafterRun(self.model, prompt)
+        return ModelDrafterRun(self.open_context(prompt))
 
 
 class ModelDrafterRun(DrafterRun):
-    """The drafter's KV cache of one run, kept in step with the context by `CachedContext`."""
+    """The draft model's context in one run."""
 
-    def __init__(self, model: LanguageModel, prompt: Sequence[int]) -> None:
-        self._context = CachedContext(model)
-        self._limit = model.context_length
-        if len(prompt) < self._limit:  # or it never drafts: the target may read further than it
-            self._context.prefill(prompt)
+    def __init__(self, context: DraftContext) -> None:
+        self._context = context
 
     def propose(
         self,
@@ -47,17 +48,22 @@ class ModelDrafterRun(DrafterRun):
         rng: np.random.Generator,
         hidden: Hidden | None = None,
     ) -> Draft:
-        sequence = list(context)
+        own = self._context.read(context)
+        token_ids: list[int] = []
         distributions: list[Distribution] = []
         sample_s = 0.0
-        for _ in range(min(budget.depth, self._limit - len(context))):
-            logits = self._context.score(sequence)[-1]
+        for _ in range(min(budget.depth, self._context.room(own))):
+            logits = self._context.score(own)[-1]
             began_s = time.perf_counter()
-            distribution = Distribution.from_logits(logits, sampler)
-            sequence.append(sample(distribution.probs, rng))
+            distribution = self._context.distribution(logits, sampler)
+            if distribution is None or budget.stops_at(distribution):
+                break  # known before anything is drawn
+            token_id = sample(distribution.probs, rng)
+            own.append(self._context.own_id(token_id))
+            token_ids.append(token_id)
             distributions.append(distribution)
             sample_s += time.perf_counter() - began_s
-        return Draft.chain(sequence[len(context) :], distributions, sample_s)
+        return Draft.chain(token_ids, distributions, sample_s)
 
     def close(self) -> None:
-        self._context.cache.truncate(0)
+        self._context.close()

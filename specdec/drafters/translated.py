@@ -8,26 +8,28 @@ its distribution over the shared tokens, so the output law is the target's whate
 from __future__ import annotations
 
 import codecs
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from specdec.acceptance import Draft
-from specdec.drafters.base import Drafter, DrafterRun, Hidden
+from specdec.drafters.base import Drafter
+from specdec.drafters.context import DraftContext
 from specdec.drafters.model import ModelDrafter
+from specdec.drafters.tree import TreeDrafter
 from specdec.drafters.vocabulary import VocabularyMap, match_vocabularies, single_bytes
 from specdec.models.base import LanguageModel
-from specdec.models.context import CachedContext
 from specdec.models.tokenizer import Tokenizer
-from specdec.policies.base import Budget
-from specdec.sampling import Distribution, Sampler, sample
+from specdec.sampling import Distribution, FloatArray, Sampler
 
 _MARK = "HERE-STANDS-THE-MESSAGE"
 
 
 def make_model_drafter(
-    model: LanguageModel, tokenizer: Tokenizer, target: Tokenizer, target_vocab_size: int
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    target: Tokenizer,
+    target_vocab_size: int,
+    shape: str | None = None,
 ) -> Drafter:
     """Make `model` a drafter for a target, translating where the vocabularies differ.
 
@@ -36,17 +38,23 @@ def make_model_drafter(
         tokenizer: its tokenizer.
         target: the target's tokenizer.
         target_vocab_size: length of the target's distributions, padding included.
+        shape: of the tree that it drafts, as `TreeDrafter` takes it; a chain by default.
 
     Raises:
         ModelError: the vocabularies have too little in common.
+        SettingsError: there is no such shape.
     """
     match = match_vocabularies(tokenizer, target)
     if match.same_ids and model.vocab_size == target_vocab_size:
-        return ModelDrafter(model)
-    return TranslatedDrafter(model, tokenizer, target, target_vocab_size, match)
+        chain = ModelDrafter(model)
+    else:
+        chain = TranslatedDrafter(model, tokenizer, target, target_vocab_size, match)
+    if shape is None:
+        return chain
+    return TreeDrafter(model, shape, chain.name, chain.open_context)
 
 
-class TranslatedDrafter(Drafter):
+class TranslatedDrafter(ModelDrafter):
     """Draw a chain of tokens from a draft model over the vocabulary of the target."""
 
     def __init__(
@@ -66,63 +74,37 @@ class TranslatedDrafter(Drafter):
             target_vocab_size: length of the target's distributions.
             match: the tokens they share.
         """
-        self.model = model
+        super().__init__(model)
         self.match = match
         self.target_vocab_size = target_vocab_size
         self.translator = Translator(tokenizer, target, match)
 
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    def start(self, prompt: Sequence[int]) -> TranslatedDrafterRun:
-        return TranslatedDrafterRun(self, prompt)
+    def open_context(self, prompt: Sequence[int]) -> TranslatedContext:
+        return TranslatedContext(self, prompt)
 
 
-class TranslatedDrafterRun(DrafterRun):
-    """The drafter's KV cache of one run, over the draft's own encoding of the text."""
+class TranslatedContext(DraftContext):
+    """The draft's own encoding of the text, and its words for the target's tokens."""
 
     def __init__(self, drafter: TranslatedDrafter, prompt: Sequence[int]) -> None:
         self._drafter = drafter
         self._num_prompt_tokens = len(prompt)
         self._prompt = drafter.translator.prompt(prompt)
-        self._to_draft = dict(
+        self._own_ids: dict[int, int] = dict(
             zip(drafter.match.target_ids.tolist(), drafter.match.draft_ids.tolist(), strict=True)
         )
-        self._context = CachedContext(drafter.model)
-        if len(self._prompt) < drafter.model.context_length:
-            self._context.prefill(self._prompt)
+        super().__init__(drafter.model, prompt)
 
-    def propose(
-        self,
-        context: Sequence[int],
-        budget: Budget,
-        sampler: Sampler,
-        rng: np.random.Generator,
-        hidden: Hidden | None = None,
-    ) -> Draft:
-        drafter = self._drafter
+    def read(self, context: Sequence[int]) -> list[int]:
         output = context[self._num_prompt_tokens :]
-        sequence = [*self._prompt, *drafter.translator.output(output)]
-        token_ids: list[int] = []
-        distributions: list[Distribution] = []
-        sample_s = 0.0
-        for _ in range(min(budget.depth, drafter.model.context_length - len(sequence))):
-            logits = self._context.score(sequence)[-1]
-            began_s = time.perf_counter()
-            lifted = drafter.match.lift(logits, drafter.target_vocab_size)
-            if lifted.max() == -np.inf:
-                break  # nothing that the target could say; known before anything is drawn
-            distribution = Distribution.from_logits(lifted, sampler)
-            token_id = sample(distribution.probs, rng)
-            token_ids.append(token_id)
-            distributions.append(distribution)
-            sequence.append(self._to_draft[token_id])
-            sample_s += time.perf_counter() - began_s
-        return Draft.chain(token_ids, distributions, sample_s)
+        return [*self._prompt, *self._drafter.translator.output(output)]
 
-    def close(self) -> None:
-        self._context.cache.truncate(0)
+    def own_id(self, token_id: int) -> int:
+        return self._own_ids[token_id]
+
+    def distribution(self, logits: FloatArray, sampler: Sampler) -> Distribution | None:
+        lifted = self._drafter.match.lift(logits, self._drafter.target_vocab_size)
+        return None if lifted.max() == -np.inf else Distribution.from_logits(lifted, sampler)
 
 
 class Translator:
