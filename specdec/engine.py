@@ -242,6 +242,7 @@ class _Loop:
             top_p=sampler.top_p,
             policy=settings.policy.name,
             rule=name_of(settings.rule),
+            reason=allowed.reason,
         )
         self._rounds.append(result)
         self.totals.add(result)

@@ -158,6 +158,7 @@ class RoundResult:
         top_p: likewise.
         policy: name of what decided K.
         rule: name of the rule that decided about the draft, as in `specdec.block.RULES`.
+        reason: why the policy moved K, in one sentence; empty where it did not.
     """
 
     round: int
@@ -179,6 +180,7 @@ class RoundResult:
     top_p: float = 1.0
     policy: str = FIXED_POLICY
     rule: str = "token"
+    reason: str = ""
 
     @property
     def num_drafted(self) -> int:

@@ -5,32 +5,49 @@ Whatever it decides depends on the past only, so the output keeps its law.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from specdec.records import RoundResult
+from specdec.sampling import Distribution
 
 MAX_NODES = 64
 """The most tokens in one draft, whatever its shape."""
+MAX_DEPTH = 16
+"""The most that a policy may let stand one after the other, which is also the largest K to set."""
+
+Stop = Callable[[Distribution], bool]
+"""Says whether to draft no further, from the law that the next token would be drawn from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How far a draft may go: `depth` tokens one after the other, `num_nodes` tokens in all."""
+    """How far a draft may go: `depth` tokens one after the other, `num_nodes` tokens in all.
+
+    A drafter that draws tokens asks `stops_at` before each draw and never after it: a token that
+    is dropped because of what it turned out to be would bias the output. `reason` says in one
+    sentence what moved the decision, and is empty where nothing did.
+    """
 
     depth: int
     num_nodes: int
+    stop: Stop | None = None
+    reason: str = ""
 
     @classmethod
-    def chain(cls, depth: int) -> Budget:
+    def chain(cls, depth: int, stop: Stop | None = None, reason: str = "") -> Budget:
         """Allow one token at each of `depth` positions."""
-        return cls(depth, depth)
+        return cls(depth, depth, stop, reason)
+
+    def stops_at(self, law: Distribution) -> bool:
+        """Say whether the draft ends before a token is drawn from `law`."""
+        return self.stop is not None and self.stop(law)
 
     def cut(self, depth: int) -> Budget:
         """Return the budget of a draft that may be no deeper than `depth`, which may be below 0."""
         depth = max(0, min(self.depth, depth))
-        return Budget(depth, self.num_nodes if depth else 0)
+        return replace(self, depth=depth, num_nodes=self.num_nodes if depth else 0)
 
 
 class PolicyRun(Protocol):

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from specdec.errors import SettingsError
+from specdec.policies.adaptive import AdaptivePolicy
 from specdec.policies.base import Policy
+from specdec.policies.entropy import EntropyPolicy
 from specdec.policies.fixed import FixedPolicy
+from specdec.policies.hf import HuggingFacePolicy
 
-POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in (FixedPolicy(),)}
+_ALL: tuple[Policy, ...] = (FixedPolicy(), AdaptivePolicy(), HuggingFacePolicy(), EntropyPolicy())
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
 def find_policy(name: str) -> Policy:
