@@ -8,8 +8,9 @@ compared with the exact one by Pearson's chi-square: every sequence that is expe
 times is a cell, the rest is pooled. The exact law is computed twice: from our own target's logits,
 which tests the rule and the bookkeeping alone, and from those that transformers computes in float32
 on the same folder (`pip install torch`), which tests the target too. Configurations are every
-drafter × K 1, 2, 3, 6 × temperature 0.4, 0.8, 1 × (no truncation, top-k 20, top-p 0.9), with seeds
-of their own; `--seeds` of them for each drafter, spread evenly.
+drafter (with the shape of its tree behind it where it has one: 'smollm2-draft 3-2-1') × K 1, 2, 3,
+6 × temperature 0.4, 0.8, 1 × (no truncation, top-k 20, top-p 0.9), with seeds of their own;
+`--seeds` of them for each drafter, spread evenly.
 
 A row of logits is computed once and remembered by the tokens before it, which is the same to the
 last bit on the portable backend; that it is, and that no cache is rolled back wrongly, is checked
@@ -46,6 +47,7 @@ from specdec import engine
 from specdec.acceptance import Draft, Verdict, verify
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.model import ModelDrafter
+from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.models.base import LanguageModel
 from specdec.models.context import CachedContext
@@ -361,8 +363,11 @@ class Bench:
     def drafter(self, name: str, *, remembers: bool) -> Drafter:
         key = (name, remembers)
         if key not in self._drafters:
-            drafter = make_drafter(name, self._loaded, "portable", self._load)
-            if remembers and isinstance(drafter, ModelDrafter):
+            draft, _, tree = name.partition(" ")
+            drafter = make_drafter(draft, self._loaded, "portable", self._load, tree=tree)
+            if remembers and isinstance(drafter, TreeDrafter):
+                drafter = TreeDrafter(Remembering(drafter.model), tree, drafter.name)
+            elif remembers and isinstance(drafter, ModelDrafter):
                 drafter = ModelDrafter(Remembering(drafter.model), drafter.name)
             spoil = MISTAKES.get(self._mistake or "")
             self._drafters[key] = drafter if spoil is None else Mistaken(drafter, spoil)

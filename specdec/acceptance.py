@@ -15,7 +15,8 @@ The rule is modified rejection sampling (Leviathan, Kalman, Matias 2023,
 https://arxiv.org/abs/2211.17192), applied recursively over the children of each node of a tree
 (SpecInfer, Miao et al. 2024, https://arxiv.org/abs/2305.09781; sampling without replacement as in
 Jeon et al. 2024, https://arxiv.org/abs/2402.14160). A chain is a tree with one child per node, an
-n-gram draft is a point mass, several drafters are several children: there is no second rule.
+n-gram draft is a point mass, several drafters are several children: no strategy has a rule of its
+own. (`specdec.block` is another way to walk a chain, chosen on purpose.)
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def _chances(steps: Sequence[tuple[FloatArray, FloatArray]], kept: Sequence[floa
     return [1.0, *reversed(chances)]
 
 
-TOKEN_RULE = "token"
-RULES: Mapping[str, Rule] = {TOKEN_RULE: verify, "block": verify_block}
+TOKEN_RULE, BLOCK_RULE = "token", "block"
+RULES: Mapping[str, Rule] = {TOKEN_RULE: verify, BLOCK_RULE: verify_block}
 """The rules by name, as rounds name theirs; both keep the law of the target."""
 
 

@@ -7,15 +7,20 @@ cache. What a run changes lives in the objects that `start` returns.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from specdec.block import find_rule
 from specdec.drafters.base import Drafter
+from specdec.drafters.branches import BranchesDrafter
+from specdec.drafters.ensemble import EnsembleDrafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
+from specdec.drafters.suffix import SuffixDrafter
 from specdec.drafters.translated import make_model_drafter
+from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings
 from specdec.errors import SettingsError
 from specdec.models.base import LanguageModel
@@ -36,8 +41,17 @@ from specdec.targets.server.remote import RemoteTarget, open_remote
 DRAFT_STRATEGIES = {
     "layer-skip": "the target's own weights with a fifth of the layers left out",
     "ngram": "prompt lookup: what followed the same words before",
+    "suffix": "suffix decoding: what mostly followed the same words, as far as that is likely",
     "none": "nothing: plain decoding",
 }
+
+
+_LOOKUPS: Mapping[str, Callable[[], Drafter]] = {
+    "ngram": NgramDrafter,
+    "suffix": SuffixDrafter,
+    "none": NoDrafter,
+}
+"""The strategies that need no weights."""
 
 
 def draft_choices(target: str) -> dict[str, str]:
@@ -49,6 +63,8 @@ def draft_choices(target: str) -> dict[str, str]:
     if target in TRAINED_DRAFTS:
         name = TRAINED_DRAFTS[target]
         choices[name] = hub.KNOWN_MODELS[name].description
+        for sign, words in (("+", "one mixture of both"), ("|", "a branch of each")):
+            choices[f"{name}{sign}suffix"] = f"the trained draft and suffix decoding: {words}"
     choices |= DRAFT_STRATEGIES
     if find_endpoint(target) is not None:
         del choices["layer-skip"]
@@ -104,8 +120,8 @@ class Pair:
         return self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
 
     def round_settings(self, config: RunConfig) -> RoundSettings:
-        policy = find_policy(config.policy)
-        return RoundSettings(self.drafter, config.num_draft_tokens, config.sampler, policy)
+        policy, rule = find_policy(config.policy), find_rule(config.rule)
+        return RoundSettings(self.drafter, config.num_draft_tokens, config.sampler, policy, rule)
 
 
 def check_prompt(prompt: str) -> None:
@@ -168,7 +184,7 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
         target = target.watched_by(on_wait)
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
-    drafter = make_drafter(config.draft, loaded, config.backend, load)
+    drafter = make_drafter(config.draft, loaded, config.backend, load, tree=config.tree)
     return Pair(loaded.tokenizer, target, drafter, digests)
 
 
@@ -184,42 +200,86 @@ def noting(load: Load, digests: dict[str, str]) -> Load:
     return load_and_note
 
 
-def make_drafter(draft: str, target: LoadedModel, backend: str, load: Load = load_model) -> Drafter:
+def takes_tree(draft: str) -> bool:
+    """Say whether what drafts is a model, which can draft a tree of any shape."""
+    return draft not in _LOOKUPS and not _members(draft)
+
+
+_GROUPS: Mapping[str, Callable[[Sequence[Drafter]], Drafter]] = {
+    BranchesDrafter.sign: BranchesDrafter,
+    EnsembleDrafter.sign: EnsembleDrafter,
+}
+"""What several drafters make together, by the sign between their names; the first binds least."""
+
+
+def _members(draft: str) -> list[str]:
+    """Return the names of the drafters in a group ("a+b", "a|b"); none for a single one.
+
+    A folder or file that bears such a sign in its name is a model.
+    """
+    if Path(draft).exists():
+        return []
+    sign = _sign(draft)
+    return [name.strip() for name in draft.split(sign)] if sign else []
+
+
+def _sign(draft: str) -> str | None:
+    return next((sign for sign in _GROUPS if sign in draft), None)
+
+
+def make_drafter(
+    draft: str, target: LoadedModel, backend: str, load: Load = load_model, *, tree: str = ""
+) -> Drafter:
     """Build the drafting strategy or open the draft model named `draft`.
 
     Args:
-        draft: one of `DRAFT_STRATEGIES`, or a model name.
+        draft: one of `DRAFT_STRATEGIES`, a model name, or several of these: "a+b" draw from one
+            mixture, "a|b" draft a branch each.
         target: what it drafts for.
         backend: where a draft model runs.
         load: how a draft model is opened.
+        tree: shape of a model's draft, as `RunConfig.tree` has it.
 
     Raises:
-        SettingsError: the target's weights are not here to be drafted with, or the draft's; or the
-            drafter needs of the target what it cannot give.
+        SettingsError: the target's weights are not here to be drafted with, or the draft's; there
+            is no such shape, or none for this strategy; or the drafter needs of the target what
+            it cannot give.
         ModelError: the model cannot be opened, or shares too few tokens with the target.
     """
-    drafter = _make_drafter(draft, target, backend, load)
+    if tree and not takes_tree(draft):
+        raise SettingsError(
+            f"{draft} drafts no tree of a given shape; choose a draft model or layer-skip, or "
+            "leave the shape out."
+        )
+    drafter = _make_drafter(draft, target, backend, load, tree)
     refusal = target.target.cannot_give(drafter.wants)
     if refusal is not None:
         raise SettingsError(f"{drafter.name} cannot draft for {target.target.name}: {refusal}")
     return drafter
 
 
-def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load) -> Drafter:
-    if draft == "none":
-        return NoDrafter()
-    if draft == "ngram":
-        return NgramDrafter()
+def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load, tree: str) -> Drafter:
+    if members := _members(draft):
+        return _GROUPS[_sign(draft) or ""](
+            [_make_drafter(name, target, backend, load, "") for name in members]
+        )
+    if draft in _LOOKUPS:
+        return _LOOKUPS[draft]()
     if draft == "layer-skip":
         if target.model is None:
             raise SettingsError(
                 "layer-skip drafts with the target's own weights, and these are behind a server; "
                 "choose ngram or a draft model."
             )
-        return ModelDrafter(target.model.without_middle_layers(), "layer-skip")
+        model = target.model.without_middle_layers()
+        return TreeDrafter(model, tree, draft) if tree else ModelDrafter(model, draft)
     loaded = load(draft, backend)
     if loaded.model is None:
         raise SettingsError(f"{draft} is behind a server, so it cannot draft; choose a model here.")
     return make_model_drafter(
-        loaded.model, loaded.tokenizer, target.tokenizer, target.target.vocab_size
+        loaded.model,
+        loaded.tokenizer,
+        target.tokenizer,
+        target.target.vocab_size,
+        shape=tree or None,
     )

@@ -17,7 +17,16 @@ from specdec.drafters.base import Drafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.metrics import Baseline
-from specdec.pair import Load, Pair, check_prompt, load_model, make_drafter, make_pair, noting
+from specdec.pair import (
+    Load,
+    Pair,
+    check_prompt,
+    load_model,
+    make_drafter,
+    make_pair,
+    noting,
+    takes_tree,
+)
 from specdec.records import Drafted, Event, FinishReason, LinkKind, RunSummary
 from specdec.runs.recorder import Frame, RunRecorder, event_time_s
 from specdec.runs.run import Run
@@ -117,7 +126,8 @@ class Performance:
         """
         assert self.pair is not None
         backend, load = self.config.backend, noting(self._load, self.pair.digests)
-        return make_drafter(draft, load(self.config.target, backend), backend, load)
+        tree = self.config.tree if takes_tree(draft) else ""
+        return make_drafter(draft, load(self.config.target, backend), backend, load, tree=tree)
 
     def draft_with(self, drafter: Drafter) -> None:
         """Change the drafting strategy from the next round on."""

@@ -11,6 +11,7 @@ from typing import Any
 from dotenv import dotenv_values, find_dotenv
 from dotenv.parser import parse_stream
 
+from specdec.block import TOKEN_RULE, find_rule
 from specdec.errors import SettingsError
 from specdec.policies.named import find_policy
 from specdec.records import FIXED_POLICY
@@ -46,6 +47,9 @@ class RunConfig:
         rtt_ms: round trip of the emulated network link in milliseconds; 0 is no link.
         jitter_ms: standard deviation of that round trip.
         policy: what decides K from round to round; "fixed" leaves it as it is set.
+        tree: shape of a model's draft: "" for a chain, children per token by depth ("3-2-1"), or
+            "auto" for a tree that grows where the draft is sure.
+        rule: how a draft is verified: "token" by token, or a chain as a "block".
     """
 
     target: str = DEFAULT_MODEL
@@ -60,6 +64,8 @@ class RunConfig:
     rtt_ms: float = 0.0
     jitter_ms: float = 0.0
     policy: str = FIXED_POLICY
+    tree: str = ""
+    rule: str = TOKEN_RULE
 
     def __post_init__(self) -> None:
         _check("The number of drafted tokens K", self.num_draft_tokens, 0, MAX_NUM_DRAFT_TOKENS)
@@ -73,6 +79,7 @@ class RunConfig:
             )
         _ = self.sampler
         find_policy(self.policy)
+        find_rule(self.rule)
         if self.draft == AUTO:
             object.__setattr__(self, "draft", default_draft(self.target))
 

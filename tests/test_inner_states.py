@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from specdec import pair
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
@@ -158,6 +159,6 @@ def test_a_layer_that_is_not_there_is_said_before_the_run(model):
 
 def test_a_pair_whose_draft_needs_what_the_target_keeps_is_refused(monkeypatch):
     head = Diary(NgramDrafter(), "head", WANTED)
-    monkeypatch.setattr("specdec.pair.NgramDrafter", lambda: head)
+    monkeypatch.setitem(pair._LOOKUPS, "ngram", lambda: head)
     with pytest.raises(SettingsError, match="head cannot draft for toy-0: A toy has no layers"):
         make_drafter("ngram", LoadedModel(Opaque(), None), "portable")

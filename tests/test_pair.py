@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from specdec.drafters.branches import BranchesDrafter
+from specdec.drafters.ensemble import EnsembleDrafter
 from specdec.drafters.model import ModelDrafter
-from specdec.errors import SettingsError
+from specdec.drafters.tree import TreeDrafter
+from specdec.errors import SettingsError, SpecdecError
 from specdec.models.fetch import hub
 from specdec.pair import (
     DRAFT_STRATEGIES,
@@ -71,3 +74,63 @@ def test_the_default_draft_fits_its_target() -> None:
     assert RunConfig(target="@cerebras").draft == "ngram"
     assert "layer-skip" not in draft_choices("@cerebras")
     assert "@cerebras" in target_choices()
+
+
+@pytest.mark.parametrize("tree", ["2-2-1", "3", "auto"])
+@pytest.mark.parametrize("draft", ["layer-skip", "a model"])
+def test_a_model_drafts_a_tree_where_a_shape_is_given(tiny: str, draft: str, tree: str) -> None:
+    name = tiny if draft == "a model" else draft
+    pair = make_pair(config(tiny, draft=name, tree=tree))
+    assert isinstance(pair.drafter, TreeDrafter)
+    assert pair.drafter.name == name
+    assert set(pair.digests) == {tiny}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"draft": "layer-skip", "tree": "9"}, "'9' is neither"),
+        ({"draft": "layer-skip", "tree": "two"}, "'two' is neither"),
+        ({"draft": "ngram", "tree": "2-1"}, "ngram drafts no tree"),
+        ({"draft": "suffix", "tree": "auto"}, "suffix drafts no tree"),
+        ({"draft": "none", "tree": "1"}, "none drafts no tree"),
+    ],
+)
+def test_a_shape_that_cannot_be_drafted_is_refused_before_the_run(
+    tiny: str, changes: dict[str, str], words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        make_pair(config(tiny, **changes))
+
+
+@pytest.mark.parametrize(
+    ("draft", "kind", "members"),
+    [
+        ("ngram+layer-skip", EnsembleDrafter, ["ngram", "layer-skip"]),
+        ("ngram | suffix", BranchesDrafter, ["ngram", "suffix"]),
+        ("ngram|suffix+layer-skip", BranchesDrafter, ["ngram", "suffix+layer-skip"]),
+    ],
+)
+def test_several_drafters_are_named_with_a_sign_between_them(
+    tiny: str, draft: str, kind: type, members: list[str]
+) -> None:
+    drafter = make_pair(config(tiny, draft=draft)).drafter
+    assert isinstance(drafter, kind)
+    assert [member.name for member in drafter.members] == members
+
+
+def test_a_folder_with_a_sign_in_its_name_is_a_model(tmp_path) -> None:
+    folder = str(write_tiny_llama(tmp_path / "a+b|c"))
+    assert make_pair(config(folder, draft=folder)).drafter.name == folder
+
+
+@pytest.mark.parametrize("draft", ["ngram|ngram", "ngram+", "|", "a+b+c+d+e"])
+def test_a_group_that_makes_no_sense_is_one_sentence(tiny: str, draft: str) -> None:
+    with pytest.raises(SpecdecError, match=r"\.$"):
+        make_pair(config(tiny, draft=draft))
+
+
+@pytest.mark.parametrize("rule", ["typical", "greedy", ""])
+def test_a_rule_that_would_change_the_law_is_refused_with_the_reason(rule: str) -> None:
+    with pytest.raises(SettingsError, match="Both keep the target's distribution"):
+        RunConfig(rule=rule)

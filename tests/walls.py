@@ -67,7 +67,8 @@ _CORE = tuple(
     f"specdec.{name}"
     for name in (
         *("errors", "records", "sampling", "acceptance", "metrics", "settings", "observe"),
-        *("engine", "baseline", "codec", "policies", "pair", "models", "drafters", "targets"),
+        *("block", "engine", "baseline", "codec", "policies", "pair"),
+        *("models", "drafters", "targets"),
     )
 )
 

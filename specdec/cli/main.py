@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
+from specdec.block import RULES
 from specdec.cli import files as cli_files
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate
@@ -26,6 +27,7 @@ from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError
 from specdec.models.fetch import hub
 from specdec.pair import DRAFT_STRATEGIES, LoadedModel, check_prompt, load_model, make_pair
 from specdec.perform import Performance, Phase
+from specdec.policies.named import POLICIES
 from specdec.records import FinishReason, Prefilled, RoundResult, RunSummary
 from specdec.runs.run import Run
 from specdec.saved.trace import write_trace
@@ -121,9 +123,19 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
             "--draft",
             "draft",
             str,
-            f"what drafts: {strategies}, or a model; auto is the best one for the target",
+            f"what drafts: {strategies}, a model, or several (A+B one mixture, 'A|B' a branch "
+            "each); auto is the best one for the target",
         ),
         ("--k", "num_draft_tokens", int, "drafted tokens per round, 0–16; 0 is plain decoding"),
+        (
+            "--tree",
+            "tree",
+            str,
+            "shape of a model's draft: children per token by depth, such as 3-2-1, or auto; "
+            "without it a chain",
+        ),
+        ("--policy", "policy", str, f"what decides K: {', '.join(POLICIES)}"),
+        ("--rule", "rule", str, f"how a draft is verified: {' or '.join(RULES)}"),
         ("--temperature", "temperature", float, "0 (greedy) to 2"),
         ("--top-k", "top_k", int, "sample among the k likeliest tokens only; 0 is off"),
         ("--top-p", "top_p", float, "sample among the likeliest tokens of this mass; 1 is off"),
@@ -135,7 +147,7 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
         default = getattr(defaults, name)
         if name == "draft" and default == default_draft(defaults.target):
             default = AUTO  # of the target that is asked for, not of that in .env
-        help_text = f"{text} (default: {default})"
+        help_text = f"{text} (default: {default})" if default != "" else text
         parser.add_argument(flag, dest=name, type=kind, default=default, help=help_text)
     parser.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
 

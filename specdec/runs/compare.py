@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from specdec.block import TOKEN_RULE
 from specdec.codec import dumps, to_json
 from specdec.records import FIXED_POLICY, RunSummary
 from specdec.runs.run import Run
 
 SAME_MACHINE = ("system", "machine", "processor", "num_cpus")
-_ADDED_LATER = [("policy", FIXED_POLICY)]
+_ADDED_LATER = [("policy", FIXED_POLICY), ("tree", ""), ("rule", TOKEN_RULE)]
 """Settings that older runs do not have, with the value that says what those did."""
 
 

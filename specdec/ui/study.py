@@ -9,6 +9,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from specdec.block import BLOCK_RULE
 from specdec.live.pump import LiveRun
 from specdec.metrics import Totals
 from specdec.records import RoundResult, TokenStatus
@@ -168,7 +169,11 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
             "draft_prob": number("q", format="%.4f", help="Probability it was drafted with."),
             "target_prob": number("p", format="%.4f", help="The target's probability of it."),
             "ratio": number("p / q", format="%.3f"),
-            "acceptance_prob": number("min(1, p/q)", format="%.3f", help="Chance to pass."),
+            "acceptance_prob": number(
+                "chance" if result.rule == BLOCK_RULE else "min(1, p/q)",
+                format="%.3f",
+                help="Chance to pass.",
+            ),
             "uniform": number("u", format="%.3f", help="Drawn from [0, 1); below it passes."),
             "verdict": "Verdict",
         },

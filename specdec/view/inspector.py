@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from specdec.block import BLOCK_RULE
 from specdec.records import RoundResult, TokenRecord, TokenStatus
 from specdec.view.facts import TextOf, visible
 from specdec.view.palette import LOOKS
@@ -64,15 +65,23 @@ def _ratio(record: TokenRecord) -> float | None:
 def steps(result: RoundResult, text_of: TextOf) -> Iterator[str]:
     """Tell the round, one sentence per step; the sentences are plain text."""
     greedy = result.temperature == 0
+    is_block = result.rule == BLOCK_RULE
 
     def name(record: TokenRecord) -> str:
         return f"“{visible(text_of(record.token_id))}”"
 
+    if result.reason:
+        yield f"{result.policy.capitalize()} policy: {result.reason.rstrip('.')}."
     if result.candidates:
         drafted = ", ".join(map(name, result.candidates))
+        how = (
+            "one token after the other"
+            if result.depth == result.num_drafted
+            else f"as a tree of {result.num_drafted} tokens, up to {result.depth} deep"
+        )
         yield (
             f"The draft ({result.drafter}) proposed {drafted} in "
-            f"{1e3 * result.draft_s:.0f} ms, one token after the other."
+            f"{1e3 * result.draft_s:.0f} ms, {how}."
         )
         yield (
             f"The target scored {_all_of(len(result.candidates))} in one call of "
@@ -85,7 +94,10 @@ def steps(result: RoundResult, text_of: TextOf) -> Iterator[str]:
         )
     for record in result.candidates:
         if record.acceptance_prob is not None and record.uniform is not None:
-            yield _greedy_test(record, name) if greedy else _test(record, name)
+            if greedy:
+                yield _greedy_test(record, name)
+            else:
+                yield _block_test(record, name) if is_block else _test(record, name)
     num_discarded = sum(c.status is TokenStatus.DISCARDED for c in result.candidates)
     if num_discarded:
         was = "token was" if num_discarded == 1 else "tokens were"
@@ -119,6 +131,17 @@ def _test(record: TokenRecord, name: NameOf) -> str:
     return f"{name(record)}: {chance}: {record.status}."
 
 
+def _block_test(record: TokenRecord, name: NameOf) -> str:
+    p, q = record.target_prob or 0.0, record.draft_prob or 0.0
+    passed = record.status is TokenStatus.ACCEPTED
+    return (
+        f"{name(record)}: the target gives it p = {p:.3f} and the draft q = {q:.3f}; the chain "
+        f"taken as a whole, it is kept with probability {record.acceptance_prob:.3f}; "
+        f"{record.uniform:.3f} was drawn, {'below it' if passed else 'not below it'}: "
+        f"{record.status}."
+    )
+
+
 def _greedy_test(record: TokenRecord, name: NameOf) -> str:
     own = "" if record.target_logprob is None else f" ({record.target_logprob:.2f})"
     if record.status is TokenStatus.ACCEPTED:
@@ -133,6 +156,12 @@ def _final(result: RoundResult, final: TokenRecord, token: str, greedy: bool) ->
         rejected = _rejected_before(result)
         mass = None if rejected is None else rejected.expected_acceptance
         left = "" if mass is None else f", which is {max(0.0, 1 - mass):.3f} of its probability"
+        if result.rule == BLOCK_RULE:
+            return (
+                f"In its place {token} was drawn from what the target lacks after all that the "
+                f"chain was given credit for{left}. This makes up exactly for the acceptances, so "
+                "the output follows p."
+            )
         return (
             f"In its place {token} was drawn from the residual max(0, p − q), made to sum to 1: "
             f"what the target wants and the draft under-rated{left}. This makes up exactly for "

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from specdec.block import RULES
 from specdec.cli import main as cli
 from specdec.cli.main import main
 from specdec.cli.text import print_pieces, printable
+from specdec.policies.named import POLICIES
 from specdec.saved.trace import read_trace
 from tests.models.tiny import write_tiny_llama
 
@@ -63,8 +65,16 @@ def test_greedy_ids_are_the_same_for_every_draft(
 
     plain = ids("--k", "0")
     assert len(plain) > 5
-    for draft in ("none", "ngram", "layer-skip", model):
+    for draft in ("none", "ngram", "suffix", "layer-skip", model):
         assert ids("--draft", draft, "--k", "5") == plain
+    for draft in ("layer-skip+ngram", "layer-skip|suffix", f"ngram|layer-skip+{model}"):
+        assert ids("--draft", draft, "--k", "4") == plain
+    for tree in ("3-2-1", "auto"):
+        assert ids("--draft", "layer-skip", "--tree", tree, "--k", "4") == plain
+    for policy in POLICIES:
+        assert ids("--draft", "layer-skip", "--policy", policy, "--k", "4") == plain
+    for rule in RULES:
+        assert ids("--draft", "layer-skip", "--rule", rule, "--k", "4") == plain
 
 
 def test_the_text_and_the_totals_are_printed(

@@ -9,6 +9,8 @@ from specdec.drafters.base import Drafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
+from specdec.drafters.suffix import SuffixDrafter
+from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
@@ -79,6 +81,8 @@ def test_greedy_ids_are_those_of_plain_decoding(
         NgramDrafter(),
         ModelDrafter(smollm2.without_middle_layers()),
         ModelDrafter(smollm2_draft),
+        SuffixDrafter(),
+        TreeDrafter(smollm2_draft, ("3-2-1", "2-2-1-1", "auto")[index % 3]),
     )
     plain = write(smollm2, smollm2_tokenizer, prompt, NoDrafter(), 0)
     for offset, drafter in enumerate(drafters):

@@ -29,5 +29,14 @@ LINKS: Mapping[str, float] = {
 }
 """Round trips of the emulated link in milliseconds; the names stand in shared URLs."""
 
+TREES: Mapping[str, str] = {
+    "chain": "",
+    "tree 2-2-1": "2-2-1",
+    "tree 3-2-1": "3-2-1",
+    "tree 4-2-1-1": "4-2-1-1",
+    "auto tree": "auto",
+}
+"""Shapes of a draft as `RunConfig.tree` has them; the names stand in shared URLs."""
+
 SPEEDS: Mapping[str, float | None] = {"Live": None, "1 : 3": 1 / 3, "1 : 10": 0.1}
 """How fast events are shown; the engine is never slowed down for it."""

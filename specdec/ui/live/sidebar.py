@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.pair import draft_choices, target_choices
+from specdec.block import RULES
+from specdec.pair import draft_choices, takes_tree, target_choices
+from specdec.policies.named import POLICIES
 from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft, is_endpoint
-from specdec.ui.live.presets import LINKS
+from specdec.ui.live.presets import LINKS, TREES
 from specdec.ui.loaders import has_mlx
 
 OTHER = "another model …"
@@ -39,6 +41,19 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
             help="How many tokens the draft proposes before the target checks them all in one "
             f"call. {_LIVE}",
         )
+        policy = st.selectbox(
+            "K is decided by",
+            list(POLICIES),
+            list(POLICIES).index(defaults.policy),
+            key="policy",
+            bind="query-params",
+            disabled=running or draft == "none",
+            help="fixed: K as it is set. adaptive: the K that promises most tokens per second by "
+            "this run's acceptance and costs, 0 included. hf: two more after a draft that was "
+            "accepted whole, else one fewer. entropy: no further than the draft is sure. "
+            f"The last three begin with K as it is set. {_FIXED}",
+        )
+        tree = _tree(defaults.tree, draft, running=running)
         temperature = st.slider(
             "Temperature",
             0.0,
@@ -101,6 +116,18 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
                 help="What runs the models: portable (NumPy and Numba) anywhere, MLX on Apple "
                 f"silicon. {_FIXED}",
             )
+            rule = st.selectbox(
+                "Rule of verification",
+                list(RULES),
+                list(RULES).index(defaults.rule),
+                key="rule",
+                bind="query-params",
+                disabled=running,
+                help="token: each drafted token is tested by itself. block: the tokens of a chain "
+                "are tested together, which accepts a little more above temperature 0. Both keep "
+                "the target's distribution. (Typical acceptance, as Medusa has it, does not, so "
+                f"it is not here.) {_FIXED}",
+            )
     return RunConfig(
         target=target,
         draft=draft,
@@ -111,7 +138,30 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
         max_tokens=max_tokens,
         seed=int(seed),
         rtt_ms=LINKS[link],
+        tree=tree,
+        policy=policy,
+        rule=rule,
     )
+
+
+def _tree(default: str, draft: str, *, running: bool) -> str:
+    """Return the shape of the draft: nothing for a chain, or where no model drafts."""
+    names = dict(TREES)
+    if default not in names.values():
+        names[default] = default
+    name = st.selectbox(
+        "Shape of the draft",
+        list(names),
+        list(names.values()).index(default),
+        key="tree",
+        bind="query-params",
+        disabled=running or not takes_tree(draft),
+        help="A chain has one token at each position. In a tree several stand beside each other, "
+        "so that one may pass where another fails: 3-2-1 is three first tokens, two after each, "
+        "one after each of these, K deep at most. Auto grows where the draft is sure, K tokens "
+        f"in all. The target scores all of them in one call. {_FIXED}",
+    )
+    return names[name] if takes_tree(draft) else ""
 
 
 def _target(default: str, *, disabled: bool) -> str:
