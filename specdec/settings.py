@@ -13,11 +13,12 @@ from dotenv.parser import parse_stream
 
 from specdec.block import TOKEN_RULE, find_rule
 from specdec.errors import SettingsError
+from specdec.policies.base import MAX_DEPTH
 from specdec.policies.named import find_policy
 from specdec.records import FIXED_POLICY
 from specdec.sampling import Sampler
 
-MAX_NUM_DRAFT_TOKENS = 16
+MAX_NUM_DRAFT_TOKENS = MAX_DEPTH
 MAX_MAX_TOKENS = 8192
 MAX_RTT_MS = 10_000.0
 BACKENDS = ("auto", "portable", "mlx")
