@@ -150,6 +150,16 @@ def test_a_longer_match_earns_a_longer_draft() -> None:
     assert len(propose([*story, 1, *story[:9]], Budget.chain(5))) == 5
 
 
+def test_a_shorter_match_decides_only_where_it_promises_more() -> None:
+    # After 0 0, each of 0, 1 and 2 once: two nodes of 1/3. After 0, four times of six, another 0:
+    # one node of 2/3.
+    equal = [0, 0, 1, 0, 0, 0, 2, 0, 0]
+    assert nodes_of(propose(equal, Budget.chain(4))) == [(2, -1), (0, 0)]
+    # The longest match, of six tokens, ended two tokens before the end.
+    running_out = [3, 4, 3, 4, 3, 4, 3, 4]
+    assert nodes_of(propose(running_out, Budget.chain(4))) == [(3, -1), (4, 0), (3, 1), (4, 2)]
+
+
 @pytest.mark.parametrize("context", [[1], [1, 2, 3, 4], [1, 1, 2], []])
 def test_nothing_is_drafted_after_what_never_stood_before(context: list[int]) -> None:
     assert len(propose(context, TREE)) == 0
