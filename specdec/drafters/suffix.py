@@ -42,7 +42,7 @@ class SuffixDrafter(Drafter):
         max_depth: int = 24,
         window: int = 8192,
     ) -> None:
-        """Set what counts as evidence; the first three defaults are the authors' own.
+        """Set what counts as evidence; the first three defaults are vLLM's, for the authors' code.
 
         Args:
             alpha: drafted tokens per token of the match.
