@@ -579,3 +579,20 @@ def test_a_token_tells_which_member_of_the_drafter_proposed_it() -> None:
     said = [[c.drafted_by for c in r.candidates] for r in rounds]
     assert said[0] == ["a", "b", "a"]
     assert all(r.final.drafted_by is None for r in rounds)
+
+
+@pytest.mark.parametrize(
+    ("budget", "depth", "expected"),
+    [
+        (Budget(4, 4), 2, Budget(2, 2)),  # what is left of a chain is one
+        (Budget(4, 4), 9, Budget(4, 4)),
+        (Budget(4, 4), -1, Budget(0, 0)),
+        (Budget(4, 10), 2, Budget(2, 10)),
+        (Budget(4, 10), 0, Budget(0, 0)),
+        (Budget(4, 3), 4, Budget(4, 3)),
+    ],
+)
+def test_a_budget_is_cut_to_what_is_still_wanted(
+    budget: Budget, depth: int, expected: Budget
+) -> None:
+    assert budget.cut(depth) == expected

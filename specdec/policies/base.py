@@ -47,7 +47,9 @@ class Budget:
     def cut(self, depth: int) -> Budget:
         """Return the budget of a draft that may be no deeper than `depth`, which may be below 0."""
         depth = max(0, min(self.depth, depth))
-        return replace(self, depth=depth, num_nodes=self.num_nodes if depth else 0)
+        if self.num_nodes <= self.depth or not depth:  # a chain stays one
+            return replace(self, depth=depth, num_nodes=min(self.num_nodes, depth))
+        return replace(self, depth=depth)
 
 
 class PolicyRun(Protocol):
