@@ -37,13 +37,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from specdec import engine
 from specdec.acceptance import Draft, Verdict, verify
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.model import ModelDrafter
@@ -377,18 +375,17 @@ class Bench:
         """Run the engine and return the first tokens it writes."""
         drafter = self.drafter(case.draft, remembers=remembers)
         target = LocalTarget(self.remembering if remembers else self._loaded.model)
-        settings = RoundSettings(drafter, case.num_draft_tokens, case.sampler)
         rule = resampling_from_p if self._mistake == "resample" else verify
+        settings = RoundSettings(drafter, case.num_draft_tokens, case.sampler, rule=rule)
         tokens: list[int] = []
-        with mock.patch.object(engine, "verify", rule):
-            limit = LENGTH + max(KS) + 1  # no draft is cut short
-            events = generate(self.prompt, target, settings, max_tokens=limit, seed=seed)
-            with closing(events):
-                for event in events:
-                    if isinstance(event, RoundResult):
-                        tokens += event.emitted
-                        if len(tokens) >= LENGTH:
-                            break
+        limit = LENGTH + max(KS) + 1  # no draft is cut short
+        events = generate(self.prompt, target, settings, max_tokens=limit, seed=seed)
+        with closing(events):
+            for event in events:
+                if isinstance(event, RoundResult):
+                    tokens += event.emitted
+                    if len(tokens) >= LENGTH:
+                        break
         return tuple(tokens[:LENGTH])
 
     def our_probs(self, sampler: Sampler) -> NextProbs:
