@@ -16,9 +16,9 @@ A row of logits is computed once and remembered by the tokens before it, which i
 last bit on the portable backend; that it is, and that no cache is rolled back wrongly, is checked
 by repeating seeds with nothing remembered (`--repeats`): they must give the same tokens.
 
-Prints a table and one JSON document. `power` is the total variation distance that would have been
-seen with probability 0.99: for a distance d, Σ (p̂ − p)² / p is at least 4 d² (Cauchy-Schwarz), the
-noncentrality per sample. The exit status is 1 if the p-values together (Fisher) are below 0.001,
+Prints a line for each configuration and one JSON document. `power` is the total variation distance
+that would have been seen with probability 0.99: for a distance d, Σ (p̂ − p)² / p is at least 4 d²
+(Cauchy-Schwarz), the noncentrality per sample. The exit status is 1 if the p-values together (Fisher) are below 0.001,
 which happens to an exact law once in a thousand runs of this program, or if a repeat differs.
 `--log` keeps each finished configuration in a file, from which a later call goes on. `--break` puts
 one of three classic mistakes into drafter or rule, to show that it would be found.
@@ -78,8 +78,8 @@ NextProbs = Callable[[Tokens], NDArray[np.float64]]
 class Law:
     """The law of sequences of `LENGTH` tokens over cells that each are likely enough.
 
-    A cell is a whole sequence, or all sequences that leave a prefix by an unlikely token, or (the
-    empty prefix's `None`) what is too rare even for that.
+    A cell is a whole sequence, or all sequences that leave a prefix by an unlikely token (the
+    prefix and −1), or what is too rare even for that (None).
     """
 
     chances: dict[Tokens | None, float]

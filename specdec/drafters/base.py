@@ -38,7 +38,8 @@ class DrafterRun(Protocol):
 
         Args:
             context: prompt and output so far.
-            budget: how deep and how large the draft may be.
+            budget: how deep and how large the draft may be; a drafter with a shape of its own heeds
+                the depth.
             sampler: the one the target is sampled with.
             rng: of the run.
             hidden: a row for each token that the target has read, which is all but the last of

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from specdec.block import BLOCK_RULE
 from specdec.live.pump import LiveRun
 from specdec.metrics import Totals
 from specdec.records import RoundResult, TokenStatus
@@ -170,9 +169,10 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
             "target_prob": number("p", format="%.4f", help="The target's probability of it."),
             "ratio": number("p / q", format="%.3f"),
             "acceptance_prob": number(
-                "chance" if result.rule == BLOCK_RULE else "min(1, p/q)",
+                "chance",
                 format="%.3f",
-                help="Chance to pass.",
+                help="Chance to pass: min(1, p/q), of a later sibling with what its elders left of "
+                "p; under block verification the chance to be kept, the chain taken as a whole.",
             ),
             "uniform": number("u", format="%.3f", help="Drawn from [0, 1); below it passes."),
             "verdict": "Verdict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from specdec.block import BLOCK_RULE
@@ -153,29 +153,50 @@ def _final(result: RoundResult, final: TokenRecord, token: str, greedy: bool) ->
     if final.status is TokenStatus.RESAMPLED and greedy:
         return f"The target's likeliest token {token} takes its place."
     if final.status is TokenStatus.RESAMPLED:
-        rejected = _rejected_before(result)
-        mass = None if rejected is None else rejected.expected_acceptance
-        left = "" if mass is None else f", which is {max(0.0, 1 - mass):.3f} of its probability"
-        if result.rule == BLOCK_RULE:
-            return (
-                f"In its place {token} was drawn from what the target lacks after all that the "
-                f"chain was given credit for{left}. This makes up exactly for the acceptances, so "
-                "the output follows p."
-            )
-        return (
-            f"In its place {token} was drawn from the residual max(0, p − q), made to sum to 1: "
-            f"what the target wants and the draft under-rated{left}. This makes up exactly for "
-            "the acceptances, so the output follows p."
-        )
+        return _replacement(result, token)
     if result.candidates:
-        return f"Every token passed, so {token} came from the target as a bonus, at no extra call."
+        passed = "Every token" if result.num_accepted == result.num_drafted else "A whole path"
+        return f"{passed} passed, so {token} came from the target as a bonus, at no extra call."
     return f"The target chose {token}."
 
 
-def _rejected_before(result: RoundResult) -> TokenRecord | None:
-    """Return the last candidate that was rejected: the residual is what it left."""
-    rejected = [c for c in result.candidates if c.status is TokenStatus.REJECTED]
-    return rejected[-1] if rejected else None
+def _replacement(result: RoundResult, token: str) -> str:
+    """Say what the resampled token was drawn from."""
+    mass, siblings = _residual_mass(result), len(_rejected_before(result))
+    share = "" if mass is None else f", which is {mass:.3f} of its probability"
+    if result.rule == BLOCK_RULE:
+        source = "what the target lacks after all that the chain was given credit for"
+    elif siblings > 1:
+        source = f"what the residual still holds after {siblings} candidates were rejected in turn"
+    else:
+        source = (
+            "the residual max(0, p − q), made to sum to 1: what the target wants and the draft "
+            f"under-rated{share}"
+        )
+    return (
+        f"In its place {token} was drawn from {source}. This makes up exactly for the acceptances, "
+        "so the output follows p."
+    )
+
+
+def _rejected_before(result: RoundResult) -> list[TokenRecord]:
+    """Return the candidates that were rejected where the accepted path ends.
+
+    What they left is what the final token is drawn from; elder siblings of a token that was
+    accepted left nothing that counts.
+    """
+    path = [i for i, c in enumerate(result.candidates) if c.status is TokenStatus.ACCEPTED]
+    end = path[-1] if path else -1
+    return [c for c in result.candidates if c.parent == end and c.status is TokenStatus.REJECTED]
+
+
+def _residual_mass(result: RoundResult) -> float | None:
+    """Return Σ max(0, p − q) where that is what was left: after one candidate, tested by itself."""
+    rejected = _rejected_before(result)
+    if len(rejected) != 1 or result.rule == BLOCK_RULE:
+        return None
+    expected = rejected[0].expected_acceptance
+    return None if expected is None else max(0.0, 1.0 - expected)
 
 
 def places(result: RoundResult) -> list[TokenRecord]:
@@ -190,7 +211,8 @@ def bars(result: RoundResult, position: int, text_of: TextOf) -> list[Bar]:
     """Return p against q over both sides' likeliest tokens at an output position.
 
     At temperature 0 the tested probabilities are 0 and 1, so the models' own are given. The
-    residual is given where a token was rejected, normalised over the whole vocabulary.
+    residual is given where one candidate was rejected by itself, normalised over the whole
+    vocabulary; what several siblings or a block leave depends on more than is kept.
     """
     here = [
         record
@@ -212,7 +234,8 @@ def bars(result: RoundResult, position: int, text_of: TextOf) -> list[Bar]:
                 if result.temperature == 0
                 else (record.draft_prob, record.target_prob)
             )
-    mass = _residual_mass(result, here)
+    is_end = any(record in here for record in _rejected_before(result))
+    mass = _residual_mass(result) if is_end and result.temperature > 0 else None
     rows = [
         Bar(visible(text_of(token_id)), q, p, _residual(p, q, mass))
         for token_id, (q, p) in probs.items()
@@ -223,14 +246,6 @@ def bars(result: RoundResult, position: int, text_of: TextOf) -> list[Bar]:
 def _exp(logprob: float | None) -> float | None:
     # A file may claim more than certainty, which may be more than a float can hold.
     return None if logprob is None else math.exp(min(logprob, 0.0))
-
-
-def _residual_mass(result: RoundResult, here: Sequence[TokenRecord]) -> float | None:
-    rejected = _rejected_before(result)
-    if result.temperature == 0 or rejected is None or rejected not in here:
-        return None
-    expected = rejected.expected_acceptance
-    return None if expected is None else 1.0 - expected
 
 
 def _residual(p: float | None, q: float | None, mass: float | None) -> float | None:

@@ -102,6 +102,50 @@ def test_the_residual_is_the_one_worked_out_by_hand(rounds):
     assert residual == pytest.approx({"t1": 0.0, "t2": 0.5, "t3": 0.5})
 
 
+@pytest.mark.parametrize("change", ["two siblings", "a block", "an elder of an accepted one"])
+def test_a_residual_that_is_not_max_p_minus_q_is_not_shown(rounds, change):
+    def token(token_id, parent, status):
+        return TokenRecord(
+            token_id,
+            parent,
+            parent + 1,
+            status,
+            draft_prob=0.5,
+            target_prob=0.25,
+            acceptance_prob=0.5,
+            uniform=0.75,
+            expected_acceptance=0.75,
+            top_tokens=(TopToken(1, 0.5, 0.25, None, None), TopToken(2, 0.25, 0.5, None, None)),
+        )
+
+    fell, passed = TokenStatus.REJECTED, TokenStatus.ACCEPTED
+    candidates = {
+        "two siblings": (token(1, -1, fell), token(2, -1, fell)),
+        "a block": (token(1, -1, fell),),
+        "an elder of an accepted one": (token(1, -1, fell), token(2, -1, passed)),
+    }[change]
+    end = TokenStatus.BONUS if change.startswith("an elder") else TokenStatus.RESAMPLED
+    final = replace(token(3, -1, end), parent=1 if end is TokenStatus.BONUS else -1, position=9)
+    result = replace(
+        rounds[0],
+        position=0,
+        candidates=candidates,
+        final=final,
+        emitted=(3,),
+        temperature=1.0,
+        rule="block" if change == "a block" else "token",
+    )
+    assert {bar.residual_prob for bar in inspector.bars(result, 0, text_of)} == {None}
+    told = " ".join(inspector.steps(result, text_of))
+    assert "max(0, p − q)" not in told
+    said = {
+        "two siblings": "after 2 candidates were rejected in turn",
+        "a block": "the chain taken as a whole",
+        "an elder of an accepted one": "A whole path passed",
+    }
+    assert said[change] in told
+
+
 def test_the_table_has_one_line_for_each_candidate_and_one_for_the_final_token(rounds):
     for result in rounds:
         rows = inspector.candidate_rows(result, text_of)
