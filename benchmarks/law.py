@@ -18,8 +18,9 @@ by repeating seeds with nothing remembered (`--repeats`): they must give the sam
 
 Prints a line for each configuration and one JSON document. `power` is the total variation distance
 that would have been seen with probability 0.99: for a distance d, Σ (p̂ − p)² / p is at least 4 d²
-(Cauchy-Schwarz), the noncentrality per sample. The exit status is 1 if the p-values together (Fisher) are below 0.001,
-which happens to an exact law once in a thousand runs of this program, or if a repeat differs.
+(Cauchy-Schwarz), the noncentrality per sample. The exit status is 1 if the p-values together
+(Fisher) are below 0.001, which happens to an exact law once in a thousand runs of this program, or
+if a repeat differs.
 `--log` keeps each finished configuration in a file, from which a later call goes on. `--break` puts
 one of three classic mistakes into drafter or rule, to show that it would be found.
 """
