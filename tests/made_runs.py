@@ -129,13 +129,14 @@ def tiny_run(folder: Path, *, seed: int = 0, num_tokens: int = 24, k: int = 3) -
 # -- arbitrary runs ------------------------------------------------------------------------------
 
 ids = st.integers(0, 2**31 - 1)
-floats = st.floats(allow_nan=False) | st.just(float("-inf"))
 seconds = st.floats(0, 1e6)
-maybe = st.none() | floats
+chances = st.none() | st.floats(0, 1)
+logprobs = st.none() | st.floats(max_value=0.0, allow_nan=False)
+entropies = st.none() | st.floats(0, 20)
 words = st.text(max_size=12)
 plain_words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9)
 
-top_tokens = st.builds(TopToken, ids, maybe, maybe, maybe, maybe)
+top_tokens = st.builds(TopToken, ids, chances, chances, logprobs, logprobs)
 
 
 def token_records(parent: int, position: int, statuses: Sequence[TokenStatus]):
@@ -145,15 +146,15 @@ def token_records(parent: int, position: int, statuses: Sequence[TokenStatus]):
         parent=st.just(parent),
         position=st.just(position),
         status=st.sampled_from(statuses),
-        draft_prob=maybe,
-        target_prob=maybe,
-        draft_logprob=maybe,
-        target_logprob=maybe,
-        acceptance_prob=maybe,
-        uniform=maybe,
-        expected_acceptance=maybe,
-        draft_entropy=maybe,
-        target_entropy=maybe,
+        draft_prob=chances,
+        target_prob=chances,
+        draft_logprob=logprobs,
+        target_logprob=logprobs,
+        acceptance_prob=chances,
+        uniform=chances,
+        expected_acceptance=chances,
+        draft_entropy=entropies,
+        target_entropy=entropies,
         top_tokens=st.lists(top_tokens, max_size=2).map(tuple),
     )
 

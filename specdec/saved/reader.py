@@ -6,15 +6,18 @@ and what the parts say about each other must agree; the first thing that does no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from specdec.codec import from_json, loads
+from specdec.codec import MAX_INT, from_json, loads
 from specdec.errors import SettingsError, TraceError
 from specdec.metrics import Baseline, Totals
 from specdec.records import RoundResult, RunSummary, TokenRecord, TokenStatus
 from specdec.runs.run import Run
+from specdec.sampling import MAX_TEMPERATURE
+from specdec.settings import MAX_NUM_DRAFT_TOKENS
 
 FORMAT = "specdec-trace"
 VERSION = 1
@@ -30,6 +33,10 @@ HEADER_KINDS = {
 _DRAFTED = (TokenStatus.ACCEPTED, TokenStatus.REJECTED, TokenStatus.DISCARDED)
 _FINAL = (TokenStatus.RESAMPLED, TokenStatus.BONUS)
 MAX_TIME_S = 1e9
+MIN_TOKEN_S = 1e-9
+"""No target decodes a token in less; a speed made of it could not be told from infinity."""
+_CLOCK_S = 1e-3
+"""Shares of a call are differences of times that two clocks took."""
 
 
 def parse_trace(data: bytes, *, name: str = "The file", max_bytes: int = MAX_TRACE_BYTES) -> Run:
@@ -129,6 +136,7 @@ class _Reader:
         if value.get("round") != len(self.rounds):
             raise TraceError("it does not belong to the round that stands here")
         record = from_json(TokenRecord, value, "the token")
+        _check_record(record)
         self.records.append(record)
         for one in (value, *value.get("top_tokens", ())):
             text = from_json(str | None, one.get("token"), "token")
@@ -163,6 +171,50 @@ class _Reader:
         self.summary = summary
 
 
+_Range = tuple[float, float]
+_ROUNDING = 1e-4
+"""By how much a sum of probabilities may be off 1; those of servers are given to a few digits."""
+_PROBABILITY: _Range = (0.0, 1.0 + _ROUNDING)
+_LOGPROB: _Range = (-math.inf, _ROUNDING)
+_ENTROPY: _Range = (-_ROUNDING, 64.0)
+_TOKEN_ID: _Range = (0, 2**31 - 1)
+_TOP_TOKEN_RANGES: Mapping[str, _Range] = {
+    "token_id": _TOKEN_ID,
+    "draft_prob": _PROBABILITY,
+    "target_prob": _PROBABILITY,
+    "draft_logprob": _LOGPROB,
+    "target_logprob": _LOGPROB,
+}
+_RECORD_RANGES: Mapping[str, _Range] = {
+    **_TOP_TOKEN_RANGES,
+    "acceptance_prob": _PROBABILITY,
+    "uniform": (0.0, 1.0),
+    "expected_acceptance": _PROBABILITY,
+    "draft_entropy": _ENTROPY,
+    "target_entropy": _ENTROPY,
+}
+_ROUND_RANGES: Mapping[str, _Range] = {
+    "num_draft_tokens": (0, MAX_NUM_DRAFT_TOKENS),
+    "temperature": (0.0, MAX_TEMPERATURE),
+    "top_k": (0, MAX_INT),
+    "top_p": (0.0, 1.0),
+}
+
+
+def _check_ranges(value: object, ranges: Mapping[str, _Range]) -> None:
+    """Refuse a number that cannot mean what its name says; NaN never can."""
+    for name, (low, high) in ranges.items():
+        found = getattr(value, name)
+        if found is not None and not low <= found <= high:
+            raise TraceError(f"{name} cannot be {found:g}: it lies between {low:g} and {high:g}")
+
+
+def _check_record(record: TokenRecord) -> None:
+    _check_ranges(record, _RECORD_RANGES)
+    for top in record.top_tokens:
+        _check_ranges(top, _TOP_TOKEN_RANGES)
+
+
 def _check_round(result: RoundResult, number: int, position: int, num_pieces: int) -> None:
     """Refuse a round that no engine could have made."""
     if (result.round, result.position) != (number, position):
@@ -173,6 +225,7 @@ def _check_round(result: RoundResult, number: int, position: int, num_pieces: in
         raise TraceError("what it emitted is not what was accepted")
     if num_pieces != len(result.emitted):
         raise TraceError("it needs one text for each emitted token")
+    _check_ranges(result, _ROUND_RANGES)
     _check_times(result)
 
 
@@ -231,11 +284,14 @@ def _check_sums(summary: RunSummary, rounds: list[RoundResult]) -> None:
 def _check_times(value: RoundResult | RunSummary | Baseline) -> None:
     for spec in fields(value):
         seconds = getattr(value, spec.name) if spec.name.endswith("_s") else None
-        if seconds is not None and not abs(seconds) <= MAX_TIME_S:  # NaN compares false
+        if seconds is not None and not -_CLOCK_S <= seconds <= MAX_TIME_S:  # NaN compares false
             raise TraceError(f"{spec.name} is no time in seconds: {seconds!r}")
 
 
 def _check_baseline(baseline: Baseline) -> None:
     _check_times(baseline)
-    if not (baseline.num_tokens > 0 and baseline.decode_s > baseline.link_s >= 0):
+    computing_s = baseline.decode_s - baseline.link_s
+    if not (baseline.num_tokens > 0 and baseline.link_s >= 0):
+        raise TraceError("the baseline holds no tokens, or less than no time on the link")
+    if not computing_s >= MIN_TOKEN_S * baseline.num_tokens:
         raise TraceError("the baseline holds no time spent on decoding")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import sqlalchemy as sa
 
@@ -87,13 +89,43 @@ class Words(sa.TypeDecorator[tuple[str, ...]]):
     def process_bind_param(self, value: Sequence[str] | None, dialect: sa.Dialect) -> str | None:
         return None if value is None else _json(value)
 
-    def process_result_value(self, value: Any, dialect: sa.Dialect) -> tuple[str, ...]:
-        if value is None or value == "[]":  # nearly always, and ten thousand times in a list
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> tuple[str, ...] | None:
+        """Return the texts, None where something else is stored."""
+        if value == "[]":  # nearly always, and ten thousand times in a list
             return ()
-        return tuple(json.loads(value))
+        try:
+            words = json.loads(value)
+        except (TypeError, ValueError, RecursionError):
+            return None
+        is_sound = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        return tuple(words) if is_sound else None
 
 
 COLUMNS = StoredRun._fields
+_KINDS_OF_ROWS = tuple(
+    (tuple,) if get_origin(kind) is tuple else get_args(kind) or (kind,)
+    for kind in get_type_hints(StoredRun).values()
+)
+
+
+def is_sound(row: Sequence[Any]) -> bool:
+    """Say whether a row as the database gives it is a `StoredRun`: kinds as declared, no infinity.
+
+    Another program may have written it, and SQLite keeps anything in any column.
+    """
+    numbers = (value for value in row if isinstance(value, float))
+    return _are_sound(tuple(map(type, row))) and all(map(math.isfinite, numbers))
+
+
+@lru_cache(maxsize=256)
+def _are_sound(types: tuple[type, ...]) -> bool:
+    """Look at the types alone; nearly all rows of a list share one or two combinations."""
+    return all(
+        found in kinds or (found is int and float in kinds)
+        for found, kinds in zip(types, _KINDS_OF_ROWS, strict=True)
+    )
+
+
 RUNS = sa.table(
     "specdec_runs",
     *(sa.column(name, Words if name == "tags" else None) for name in (*COLUMNS, "deleted_at")),

@@ -10,14 +10,15 @@ A run is written in one transaction: after a crash it is there or it is not.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
-from specdec.errors import StoreError
+from specdec.errors import SettingsError, StoreError, TraceError
 from specdec.runs.run import Run, check_words
 from specdec.saved.database import Database
 from specdec.saved.rows import (
@@ -30,6 +31,7 @@ from specdec.saved.rows import (
     RunFilter,
     StoredRun,
     conditions,
+    is_sound,
     row_of,
 )
 from specdec.saved.trace import dump_trace, parse_trace
@@ -145,8 +147,13 @@ class RunStore:
         if row is None:
             raise _gone(run_id)
         trace = _decompress(row.body, run_id)
-        run = parse_trace(trace, name=f"Run {run_id}", max_bytes=MAX_STORED_BYTES)
-        return replace(run, title=row.title, note=row.note, tags=row.tags)
+        try:
+            run = parse_trace(trace, name=f"Run {run_id}", max_bytes=MAX_STORED_BYTES)
+            return replace(run, title=row.title, note=row.note, tags=row.tags)
+        except TraceError as error:
+            raise StoreError(f"{str(error).rstrip('.')}. It is damaged; delete it.") from error
+        except (SettingsError, TypeError):  # a name, note or tags that are no words
+            raise _damaged(run_id) from None
 
     def list_runs(
         self,
@@ -156,8 +163,9 @@ class RunStore:
         descending: bool = True,
         limit: int | None = None,
         offset: int = 0,
+        on_damaged: Callable[[list[int]], None] | None = None,
     ) -> list[StoredRun]:
-        """Return lines of the list; what is not known comes last.
+        """Return lines of the list; what is not known comes last, and what is damaged is left out.
 
         Args:
             where: what the list is narrowed to.
@@ -165,6 +173,7 @@ class RunStore:
             descending: the largest or latest first.
             limit: the most lines.
             offset: how many lines to leave out first.
+            on_damaged: told the numbers of the runs that were left out, if there are any.
         """
         order = [
             one.desc().nulls_last() if descending else one.asc().nulls_last()
@@ -175,7 +184,10 @@ class RunStore:
         query = sa.select(*shown).where(*conditions(where or RunFilter())).order_by(*order)
         with self._database.reading() as connection:
             rows = connection.execute(query.limit(limit).offset(offset)).all()
-        return [StoredRun._make(row) for row in rows]
+        lines = [StoredRun._make(row) for row in rows if is_sound(row)]
+        if on_damaged is not None and len(lines) < len(rows):
+            on_damaged([row.id for row in rows if not is_sound(row)])
+        return lines
 
     def count(self, where: RunFilter | None = None) -> int:
         """Return how many lines the list has."""
@@ -192,8 +204,9 @@ class RunStore:
                 connection.scalars(sa.select(column).where(KEPT).distinct()).all()
                 for column in (RUNS.c.target, RUNS.c.draft, RUNS.c.tags)
             )
-        words = {tag for one in tags for tag in one}
-        return Choices(*(tuple(sorted(each)) for each in (targets, drafts, words)))
+        words = {tag for one in tags for tag in one or ()}
+        named = ([one for one in each if isinstance(one, str)] for each in (targets, drafts, words))
+        return Choices(*(tuple(sorted(each)) for each in named))
 
 
 def _iso(time: datetime) -> str:
@@ -204,13 +217,18 @@ def _gone(run_id: int) -> StoreError:
     return StoreError(f"Run {run_id} is not there any more: it was deleted meanwhile.")
 
 
-def _decompress(body: bytes, run_id: int) -> bytes:
+def _damaged(run_id: int) -> StoreError:
+    return StoreError(f"Run {run_id} is damaged and cannot be read; delete it.")
+
+
+def _decompress(body: Any, run_id: int) -> bytes:
     """Unpack a trace, and not more of it than a trace may hold."""
     unpacker = zlib.decompressobj()
+    is_packed = isinstance(body, bytes | memoryview)  # SQLite keeps texts and numbers here as well
     try:
-        data = unpacker.decompress(bytes(body), MAX_STORED_BYTES)
+        data = unpacker.decompress(body, MAX_STORED_BYTES) if is_packed else b""
     except zlib.error:
         data = b""
     if not unpacker.eof:
-        raise StoreError(f"Run {run_id} is damaged and cannot be read; delete it.")
+        raise _damaged(run_id)
     return data

@@ -1,11 +1,12 @@
 """The store keeps what it is given, whoever else writes and whatever breaks.
 
-`SPECDEC_TEST_DB=postgresql+psycopg://…` runs the same tests against another (empty) database;
-`SPECDEC_STRESS=1` runs the concurrency tests at full size (4 processes × 250 runs, 20 kills).
+Everything is tried on SQLite and on a real PostgreSQL server. `SPECDEC_STRESS=1` runs the
+concurrency tests at full size (4 processes × 250 runs, 20 kills).
 """
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import random
@@ -26,28 +27,52 @@ from specdec.metrics import Baseline
 from specdec.records import FinishReason
 from specdec.saved.database import default_location
 from specdec.saved.migrations import MIGRATIONS, migrate
+from specdec.saved.postgres import while_waiting
 from specdec.saved.rows import RUNS, TRACES, RunFilter
 from specdec.saved.store import RunStore
 from specdec.saved.trace import dump_trace, write_trace
 from tests.made_runs import runs, tiny_run
-from tests.saved import store_writer
+from tests.saved import postgres, store_writer
 
-OTHER_DATABASE = os.environ.get("SPECDEC_TEST_DB", "")
+DAMAGE = {
+    "tags": "no JSON",
+    "title": b"7",
+    "note": b"bytes",
+    "prompt": b"1.5",
+    "target": b"\xff",
+    "draft": b"3",
+    "num_draft_tokens": "three",
+    "temperature": "warm",
+    "num_tokens": 1.5,
+    "tokens_per_s": float("inf"),
+    "speedup": b"",
+    "wall_s": "long",
+}
 FULL_SIZE = os.environ.get("SPECDEC_STRESS") == "1"
 RUNS_PER_PROCESS, NUM_KILLS = (250, 20) if FULL_SIZE else (15, 3)
-only_sqlite = pytest.mark.skipif(bool(OTHER_DATABASE), reason="about SQLite's file")
 
 
-def empty_database(folder):
-    """Return where a new store can be opened."""
-    if not OTHER_DATABASE:
-        return str(folder / "runs.db")
-    engine = sa.create_engine(OTHER_DATABASE)
-    with engine.begin() as connection:
-        for table in ("traces", "runs", "migrations"):
-            connection.execute(sa.text(f"DROP TABLE IF EXISTS specdec_{table}"))
-    engine.dispose()
-    return OTHER_DATABASE
+@pytest.fixture(scope="session")
+def server():
+    """A real PostgreSQL server, where one is installed."""
+    if importlib.util.find_spec("psycopg") is None or postgres.programs() is None:
+        pytest.skip(postgres.WHY_NOT)
+    with postgres.serving() as one:
+        yield one
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def new_location(request):
+    """Return what makes a place where a new store can be opened, on each kind of database."""
+    if request.param == "sqlite":
+        return lambda folder: str(folder / "runs.db")
+    url = request.getfixturevalue("server").url
+
+    def emptied(folder):
+        postgres.empty(url)
+        return url
+
+    return emptied
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +80,27 @@ def run(tmp_path_factory):
     return tiny_run(tmp_path_factory.mktemp("tokenizer"), num_tokens=8)
 
 
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    location = empty_database(tmp_path_factory.mktemp("store"))
-    with closing(RunStore(location)) as store:
+@pytest.fixture(scope="class")
+def shared_store(new_location, tmp_path_factory):
+    with closing(RunStore(new_location(tmp_path_factory.mktemp("store")))) as store:
         yield store
 
 
 @pytest.fixture
-def location(tmp_path):
-    return empty_database(tmp_path)
+def location(new_location, tmp_path):
+    return new_location(tmp_path)
 
 
 @pytest.fixture
 def store(location):
     with closing(RunStore(location)) as opened:
         yield opened
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Where a store in a file of SQLite can be opened."""
+    return str(tmp_path / "runs.db")
 
 
 @pytest.fixture(scope="module")
@@ -278,13 +308,12 @@ class TestManyWriters:
 
 
 class TestTrouble:
-    @only_sqlite
-    def test_a_full_disk_is_an_error_and_loses_nothing(self, processes, location, run, tmp_path):
+    def test_a_full_disk_is_an_error_and_loses_nothing(self, processes, file, run, tmp_path):
         write_trace(run, tmp_path / "run.jsonl")
         report = tmp_path / "report"
         process = processes.Process(
             target=store_writer.save_onto_a_full_disk,
-            args=(location, tmp_path / "run.jsonl", 200_000, report),
+            args=(file, tmp_path / "run.jsonl", 200_000, report),
         )
         process.start()
         process.join()
@@ -292,21 +321,20 @@ class TestTrouble:
         assert "cannot be written" in message
         assert "SPECDEC_DB" in message
         assert num_saved == num_listed
-        with closing(RunStore(location)) as store:
+        with closing(RunStore(file)) as store:
             rows = store.list_runs()
             assert len(rows) == int(num_saved) > 0
             assert store.load(rows[-1].id) == run
             store.save(run)
 
-    @only_sqlite
-    def test_a_read_only_store_can_be_looked_at(self, store, location, run):
-        run_id = store.save(run)
-        with closing(RunStore(f"sqlite:///file:{location}?mode=ro&uri=true")) as looking:
+    def test_a_read_only_store_can_be_looked_at(self, file, run):
+        with closing(RunStore(file)) as store:
+            run_id = store.save(run)
+        with closing(RunStore(f"sqlite:///file:{file}?mode=ro&uri=true")) as looking:
             assert looking.load(run_id) == run
             with pytest.raises(StoreError, match="cannot be written: attempt to write a readonly"):
                 looking.save(run)
 
-    @only_sqlite
     def test_what_is_no_database_is_refused(self, tmp_path):
         (tmp_path / "notes.txt").write_text("not a database, " * 100)
         with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
@@ -317,11 +345,55 @@ class TestTrouble:
         with pytest.raises(StoreError, match="cannot be opened"):
             RunStore(tmp_path / "file" / "runs.db")
 
-    @pytest.mark.parametrize("url", ["nosuch://host/db", "mysql://me:secret@host/db", "://"])
-    def test_a_url_that_leads_nowhere_is_refused_without_its_password(self, url):
-        with pytest.raises(StoreError, match="cannot be opened") as refused:
+    @pytest.mark.parametrize(
+        ("url", "sentence"),
+        [
+            ("nosuch://me:secret@host/db", "cannot be opened"),
+            ("mysql://me:secret@host/db", "cannot be opened"),
+            ("postgres://me:secret@127.0.0.1:1/db", "cannot be opened"),
+            ("postgresql://127.0.0.1:1/db?password=secret", "cannot be opened"),
+            ("postgresql://127.0.0.1:1/db?sslpassword=secret", "cannot be opened"),
+            ("postgresql://me:p@secret@host/db", "write it as"),
+            ("postgresql://me:secret@host:port/db", "write it as"),
+            ("postgresql://me:secret@host:99999999/db", "cannot be opened"),
+            ("postgresql://me:secret@[::1/db", "write it as"),
+            ("://me:secret@host", "write it as"),
+        ],
+    )
+    def test_an_address_that_leads_nowhere_is_refused_without_its_password(self, url, sentence):
+        with pytest.raises(StoreError, match=sentence) as refused:
             RunStore(url)
         assert "secret" not in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize("column", DAMAGE)
+    def test_a_bad_row_is_left_out_and_does_not_spoil_the_others(self, file, run, column):
+        with closing(RunStore(file)) as store:  # PostgreSQL refuses most of these by itself
+            good, bad = store.save(run), store.save(run)
+            with store._database.writing() as connection:
+                connection.execute(
+                    sa.text(f"UPDATE specdec_runs SET {column} = :value WHERE id = {bad}"),
+                    {"value": DAMAGE[column]},
+                )
+            damaged = []
+            lines = store.list_runs(on_damaged=damaged.extend)
+            assert [line.id for line in lines] == [good]
+            assert damaged == [bad]
+            choices = store.choices()
+            assert choices.targets == ("hashed",)
+            store.delete(damaged)
+            assert store.count() == 1
+
+    @pytest.mark.parametrize("body", ["a text", 10**12, 1.5])
+    def test_a_body_that_is_no_bytes_is_damage(self, file, run, body):
+        with closing(RunStore(file)) as store:
+            run_id = store.save(run)
+            with store._database.writing() as connection:
+                connection.execute(
+                    sa.text("UPDATE specdec_traces SET body = :body"), {"body": body}
+                )
+            with pytest.raises(StoreError, match="damaged"):
+                store.load(run_id)
 
     @pytest.mark.parametrize("junk", [b"junk", b"", zlib.compress(b"0" * 5000)])
     def test_a_damaged_run_does_not_spoil_the_others(self, store, run, monkeypatch, junk):
@@ -332,6 +404,65 @@ class TestTrouble:
         with pytest.raises(StoreError, match="damaged"):
             store.load(damaged)
         assert [row.id for row in store.list_runs()] == [damaged]
+
+
+class TestPostgresTrouble:
+    @pytest.fixture
+    def store(self, server, monkeypatch):
+        monkeypatch.setattr("specdec.saved.postgres.ANSWER_TIMEOUT_S", 1.0)
+        monkeypatch.setattr("specdec.saved.postgres.CONNECT_TIMEOUT_S", 2)
+        postgres.empty(server.url)
+        with closing(RunStore(server.url)) as opened:
+            yield opened
+
+    def test_a_frozen_server_holds_nobody(self, server, store, run):
+        run_id = store.save(run)
+        for action in (store.count, lambda: store.save(run), lambda: store.load(run_id)):
+            with server.frozen():
+                began_s = time.monotonic()
+                with pytest.raises(StoreError, match=r"not answered|timeout") as refused:
+                    action()
+                assert time.monotonic() - began_s < 5
+                assert "specdec@127.0.0.1" in str(refused.value)
+        with server.frozen(), pytest.raises(StoreError, match="cannot be opened"):
+            RunStore(server.url)
+        assert store.load(run_id) == run
+
+    def test_who_waits_can_leave(self, server, store):
+        class Left(BaseException):
+            pass
+
+        def leave(waited_s):
+            raise Left
+
+        store.count()
+        with server.frozen(), pytest.raises(Left), while_waiting(leave):
+            store.count()
+        assert store.count() == 0
+
+    def test_a_server_killed_three_times_loses_nothing_it_acknowledged(self, server, store, run):
+        acknowledged: list[int] = []
+        over = threading.Event()
+
+        def save_on():
+            while not over.is_set():
+                with suppress(StoreError):
+                    acknowledged.append(store.save(run))
+
+        writers = [threading.Thread(target=save_on) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        for _ in range(3):
+            seen = len(acknowledged)
+            while len(acknowledged) < seen + 5:
+                time.sleep(0.01)
+            server.stop()
+            server.start()
+        over.set()
+        for writer in writers:
+            writer.join()
+        assert set(acknowledged) <= {row.id for row in store.list_runs()}
+        assert store.load(acknowledged[-1]) == run
 
 
 class TestMigrations:

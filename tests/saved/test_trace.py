@@ -43,6 +43,17 @@ def message(data: bytes) -> str:
     return str(refused.value)
 
 
+TOP = {
+    "token_id": 1,
+    "token": "a",
+    "draft_prob": 0.5,
+    "target_prob": 0.5,
+    "draft_logprob": -1.0,
+    "target_logprob": -1.0,
+}
+BASELINE = {"num_tokens": 1, "decode_s": 1.0, "link_s": 0.0}
+
+
 class TestRoundTrip:
     @settings(max_examples=40)
     @given(runs(), st.booleans())
@@ -109,6 +120,25 @@ class TestHostileFiles:
             ("verify_result", {"round": 5}, "round"),
             ("verify_result", {"top_tokens": [7]}, "top_tokens must be an object"),
             ("verify_result", {"top_tokens": {"a": 1}}, "top_tokens must be an array"),
+            ("verify_result", {"token_id": -5}, "token_id cannot be -5"),
+            ("verify_result", {"draft_prob": 7}, "draft_prob cannot be 7"),
+            ("verify_result", {"target_prob": -0.5}, "target_prob cannot be -0.5"),
+            ("verify_result", {"target_prob": "nan"}, "target_prob cannot be nan"),
+            ("verify_result", {"acceptance_prob": 1.5}, "acceptance_prob cannot be 1.5"),
+            ("verify_result", {"uniform": "inf"}, "uniform cannot be inf"),
+            ("verify_result", {"expected_acceptance": -1}, "expected_acceptance cannot be -1"),
+            ("verify_result", {"target_logprob": 2}, "target_logprob cannot be 2"),
+            ("verify_result", {"draft_entropy": 1e9}, "draft_entropy cannot be 1e+09"),
+            ("verify_result", {"target_entropy": -3}, "target_entropy cannot be -3"),
+            ("verify_result", {"top_tokens": [dict(TOP, target_prob=7)]}, "target_prob cannot be"),
+            ("verify_result", {"top_tokens": [dict(TOP, token_id=-1)]}, "token_id cannot be -1"),
+            ("round", {"num_draft_tokens": -5}, "num_draft_tokens cannot be -5"),
+            ("round", {"num_draft_tokens": 10**9}, "num_draft_tokens cannot be 1e+09"),
+            ("round", {"temperature": -1}, "temperature cannot be -1"),
+            ("round", {"temperature": "inf"}, "temperature cannot be inf"),
+            ("round", {"top_p": 1.5}, "top_p cannot be 1.5"),
+            ("round", {"top_k": -1}, "top_k cannot be -1"),
+            ("round", {"draft_s": -4}, "draft_s is no time"),
             ("round", {"round": 1}, "round 0"),
             ("round", {"emitted": []}, "emitted"),
             ("round", {"texts": ["a"] * 99}, "one text"),
@@ -120,7 +150,12 @@ class TestHostileFiles:
             ("done", {"event": "party"}, "no event"),
             ("done", {"prefill_s": "nan"}, "prefill_s is no time"),
             ("done", {"num_prompt_tokens": -1}, "num_prompt_tokens"),
-            ("header", {"baseline": {"num_tokens": 1, "decode_s": 0.0, "link_s": 0.0}}, "baseline"),
+            ("header", {"baseline": dict(BASELINE, decode_s=0.0)}, "baseline"),
+            ("header", {"baseline": dict(BASELINE, decode_s=1e-300)}, "baseline"),
+            ("header", {"baseline": dict(BASELINE, link_s=1.0)}, "baseline"),
+            ("header", {"baseline": dict(BASELINE, link_s=-1.0)}, "link_s is no time"),
+            ("header", {"baseline": dict(BASELINE, num_tokens=0)}, "baseline"),
+            ("header", {"baseline": dict(BASELINE, num_tokens=2**62)}, "baseline"),
         ],
     )
     def test_what_is_wrong_is_named_in_one_sentence(self, trace, event, fields, complaint):

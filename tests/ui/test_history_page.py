@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
@@ -73,6 +74,22 @@ def numbers(at):
 
 def html_of(at):
     return " ".join(block.proto.body for block in at.get("html"))
+
+
+def test_bad_rows_leave_the_rest_of_the_page_standing(page, store, folder):
+    good, tags, body = (store.save(tiny_run(folder, seed=seed)) for seed in range(3))
+    with store._database.writing() as connection:
+        for statement in (
+            f"UPDATE specdec_runs SET tags = 'no JSON' WHERE id = {tags}",
+            f"UPDATE specdec_traces SET body = 'a text' WHERE run_id = {body}",
+        ):
+            connection.execute(sa.text(statement))
+    assert "1 run left out of this list" in check(page.run())
+    assert numbers(page) == [body, good]
+    assert "is damaged and cannot be read; delete it" in select(page, 0)
+    page.button(key="delete_damaged").click().run()
+    assert "left out" not in check(page)
+    assert numbers(page) == [body, good]
 
 
 def test_an_empty_store_is_explained(page):

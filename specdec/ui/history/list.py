@@ -113,7 +113,16 @@ def _midnight(day: date, zone: tzinfo) -> str:
 def draw_table(store: RunStore, where: RunFilter) -> list[StoredRun]:
     """Draw the list and return the lines that are selected, in its order."""
     order_by, descending = SORTS[st.session_state.get("sort") or "Latest first"]
-    lines = store.list_runs(where, order_by=order_by, descending=descending, limit=MAX_LINES)
+    damaged: list[int] = []
+    lines = store.list_runs(
+        where,
+        order_by=order_by,
+        descending=descending,
+        limit=MAX_LINES,
+        on_damaged=damaged.extend,
+    )
+    if damaged:
+        _draw_damaged(store, damaged)
     if not lines:
         _draw_nothing(narrowed=where != RunFilter())
         return []
@@ -141,6 +150,16 @@ def draw_table(store: RunStore, where: RunFilter) -> list[StoredRun]:
             "see others."
         )
     return selected
+
+
+def _draw_damaged(store: RunStore, run_ids: list[int]) -> None:
+    """Say that lines are left out, and offer to delete them."""
+    with st.container(horizontal=True, vertical_alignment="center", key="damaged_bar"):
+        st.caption(
+            f":material/broken_image: {_count(len(run_ids))} left out of this list: what is stored "
+            "there is damaged."
+        )
+        st.button("Delete", key="delete_damaged", on_click=_delete, args=(store, run_ids))
 
 
 def draw_sort() -> None:

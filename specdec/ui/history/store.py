@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,11 +12,13 @@ import streamlit as st
 
 from specdec.runs.run import Run
 from specdec.saved.database import default_location
+from specdec.saved.postgres import ANSWER_TIMEOUT_S, while_waiting
 from specdec.saved.rows import StoredRun
 from specdec.saved.store import RunStore
 
 MAX_OPEN_RUNS = 16
 """How many whole runs a tab keeps in memory."""
+NOTICED_S = 0.5
 
 
 @lru_cache(maxsize=4)
@@ -30,6 +34,25 @@ def run_store() -> RunStore:
         StoreError: it cannot be opened.
     """
     return _store_at(default_location())
+
+
+@contextmanager
+def showing_waits() -> Iterator[None]:
+    """Say that a database is waited for; a visitor who goes elsewhere ends the wait."""
+    place = st.empty()
+
+    def look_up(waited_s: float) -> None:
+        if waited_s > NOTICED_S:
+            place.info(
+                f"Waiting for the database, {waited_s:.0f} s so far; after {ANSWER_TIMEOUT_S:.0f} "
+                "seconds without an answer this page gives up. You may leave it."
+            )
+
+    try:
+        with while_waiting(look_up):
+            yield
+    finally:
+        place.empty()
 
 
 def save_run(run: Run) -> None:
