@@ -29,6 +29,7 @@ from specdec.models.fetch.digest import digest_weights
 from specdec.models.fetch.progress import no_progress
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
+from specdec.offers import Offers
 from specdec.policies.named import find_policy
 from specdec.settings import MARK, TRAINED_DRAFTS, RunConfig
 from specdec.targets.base import Target
@@ -60,7 +61,8 @@ def draft_choices(target: str) -> dict[str, str]:
     Strategies that need the target's weights are left out where these are behind a server.
     """
     choices = {}
-    if target in TRAINED_DRAFTS:
+    offers = Offers.from_environment()
+    if target in TRAINED_DRAFTS and offers.models_among([TRAINED_DRAFTS[target]]):
         name = TRAINED_DRAFTS[target]
         choices[name] = hub.KNOWN_MODELS[name].description
         for sign, words in (("+", "one mixture of both"), ("|", "a branch of each")):
@@ -68,13 +70,19 @@ def draft_choices(target: str) -> dict[str, str]:
     choices |= DRAFT_STRATEGIES
     if find_endpoint(target) is not None:
         del choices["layer-skip"]
-    return choices
+    return choices | {name: "offered on this machine" for name in offers.named if name != target}
 
 
 def target_choices() -> list[str]:
-    """Return the targets that can be chosen by name: known models, then the servers of `.env`."""
+    """Return the targets that can be chosen by name: known models, then the servers of `.env`.
+
+    Where this machine offers only some (`SPECDEC_MODELS`, `SPECDEC_TARGETS`), those.
+    """
+    offers = Offers.from_environment()
     known = [n for n, model in hub.KNOWN_MODELS.items() if isinstance(model, hub.KnownModel)]
-    return [*known, *(MARK + name for name in endpoints_from_environment())]
+    listed = [name for name in offers.named if name not in hub.KNOWN_MODELS]
+    servers = [MARK + name for name in endpoints_from_environment()]
+    return offers.targets_among([*known, *listed, *servers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +152,11 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
     """Fetch a model if need be and open it on a backend; connect to an endpoint ("@name").
 
     Raises:
-        SettingsError: there is no such endpoint, or its key is missing.
+        SettingsError: it is not offered here, there is no such endpoint, or its key is missing.
         ModelError: it cannot be fetched or opened.
         TargetError: the server cannot be reached, or cannot verify drafts.
     """
+    Offers.from_environment().check_model(name)
     endpoint = find_endpoint(name)
     if endpoint is not None:
         report = progress or no_progress
@@ -176,6 +185,7 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
     Raises:
         SpecdecError: a model cannot be opened or reached, or the draft does not fit the target.
     """
+    Offers.from_environment().check_target(config.target)
     digests: dict[str, str] = {}
     load = noting(load, digests)
     loaded = load(config.target, config.backend)

@@ -148,6 +148,24 @@ def test_a_bad_setting_in_the_environment_is_one_sentence(page, monkeypatch):
     assert "SPECULATION_K must be a whole number" in check(page.run()).replace("\\", "")
 
 
+def test_a_link_chooses_no_server(page):
+    page.query_params["target"] = "@cerebras"
+    check(page.run())
+    assert page.selectbox(key="target").value == "toy"
+    assert "target" not in page.query_params
+
+
+def test_a_shared_machine_offers_what_its_owner_lists(page, monkeypatch):
+    monkeypatch.setenv("SPECDEC_MODELS", "toy")
+    monkeypatch.setenv("SPECDEC_TARGETS", "toy")
+    check(page.run())
+    assert page.selectbox(key="target").options == ["toy"]
+    assert "another model …" not in page.selectbox(key="draft").options
+    monkeypatch.setenv("SPECDEC_MODELS", "")
+    monkeypatch.setenv("SPECDEC_TARGETS", "")
+    assert "offers no target" in check(page.run())
+
+
 @pytest.mark.parametrize("name", ["Code", "Prose", "List", "Summary"])
 def test_an_example_fills_the_prompt(page, name):
     page.run()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import streamlit as st
 
 from specdec.block import RULES
+from specdec.errors import SettingsError
+from specdec.offers import Offers
 from specdec.pair import draft_choices, takes_tree, target_choices
 from specdec.policies.named import POLICIES
 from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft, is_endpoint
@@ -165,20 +167,40 @@ def _tree(default: str, draft: str, *, running: bool) -> str:
 
 
 def _target(default: str, *, disabled: bool) -> str:
-    choices = target_choices()
-    names = [*choices, *({default} - set(choices)), OTHER]
-    is_server = is_endpoint(str(st.session_state.get("target", default)))
+    from_link = st.query_params.get("target", "")
+    if is_endpoint(from_link):
+        del st.query_params["target"]  # nobody's link chooses a server, which may cost something
+    names = _names(target_choices(), default)
+    if not names:
+        raise SettingsError(
+            "This machine offers no target: its owner has to list one in SPECDEC_MODELS or "
+            "SPECDEC_TARGETS."
+        )
+    is_server = any(map(is_endpoint, (from_link, str(st.session_state.get("target", default)))))
     name = st.selectbox(
         "Target",
         names,
-        names.index(default),
+        names.index(default) if default in names else 0,
         key="target",
         bind=None if is_server else "query-params",  # no endpoint in a shared link
         disabled=disabled,
         help="The model that decides: the text follows its distribution, whatever the draft "
         f"proposes. {_FIXED}",
     )
-    return _typed("target", disabled=disabled) if name == OTHER else name
+    if name != OTHER:
+        return name
+    typed = _typed("target", disabled=disabled)
+    if typed:
+        Offers.from_environment().check_target(typed)  # before anything is looked up
+    return typed
+
+
+def _names(choices: list[str], default: str) -> list[str]:
+    """Return what a box offers: the choices, the default of `.env`, and any other if allowed."""
+    offers = Offers.from_environment()
+    if not offers.takes_names:
+        return choices
+    return [*choices, *({default} - set(choices)), OTHER]
 
 
 def _default_draft(defaults: RunConfig, target: str) -> str:
@@ -189,11 +211,11 @@ def _default_draft(defaults: RunConfig, target: str) -> str:
 
 def _draft(default: str, target: str) -> str:
     choices = draft_choices(target)
-    names = [*choices, *({default} - set(choices)), OTHER]
+    names = _names(list(choices), default)
     name = st.selectbox(
         "Draft",
         names,
-        names.index(default),
+        names.index(default) if default in names else 0,
         key="draft",
         bind="query-params",
         help=f"What proposes tokens cheaply for the target to check. {_LIVE}",
