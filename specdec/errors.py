@@ -33,3 +33,10 @@ class StoreError(SpecdecError):
 
 class TraceError(SpecdecError):
     """A file is not a run that can be read."""
+
+
+def unexpected(failure: BaseException) -> str:
+    """Return the sentence for an error that nobody raised on purpose."""
+    words = " ".join(str(failure).split())[:300]
+    named = f"{type(failure).__name__}: {words}" if words else type(failure).__name__
+    return f"Something went wrong inside SpeculatoViz ({named})."

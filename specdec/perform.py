@@ -205,7 +205,7 @@ class Performance:
                     self._enter_phase_after(event)
                     yield frame
         except Exception as failure:
-            self.error = str(failure)
+            self.error = str(failure) or type(failure).__name__
             raise
 
     def _settings_now(self) -> RoundSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -23,7 +24,7 @@ from specdec.block import RULES
 from specdec.cli import files as cli_files
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate
-from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError
+from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError, unexpected
 from specdec.models.fetch import hub
 from specdec.pair import DRAFT_STRATEGIES, LoadedModel, check_prompt, load_model, make_pair
 from specdec.perform import Performance, Phase
@@ -39,6 +40,8 @@ from specdec.targets.server.streaming import measure_streaming, streaming_verdic
 CHECK_PROMPT = "What is the capital of France?"
 CHECK_TOKENS = 8
 INTERRUPTED = 130
+TRACEBACK = "SPECDEC_TRACEBACK"
+"""The environment variable that has a mistake of ours shown whole, for a report."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("Interrupted.")
         return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        errors.print(Text(printable(f"{unexpected(error)} {TRACEBACK}=1 shows where.")))
+        return 1
 
 
 def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
@@ -205,10 +213,10 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         with_baseline=not options.no_baseline,
     )
     performance.open()
-    _follow(performance, None if options.json else screen)
+    failure = _follow(performance, None if options.json else screen)
     run = performance.run()
-    if run is None:  # interrupted while the baseline was measured
-        raise KeyboardInterrupt
+    if run is None:  # it ended while the baseline was measured
+        raise failure or KeyboardInterrupt
     if options.save:
         write_trace(run, Path(options.save))
     if options.json:
@@ -220,6 +228,8 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         target = performance.pair.target
         if isinstance(target, RemoteTarget) and not options.no_baseline:
             _compare_streaming(target, run, screen)
+    if failure is not None:
+        raise failure
     if run.summary.finish_reason is FinishReason.STOPPED:
         raise KeyboardInterrupt
     if run.summary.error:
@@ -243,17 +253,22 @@ def _compare_streaming(target: RemoteTarget, run: Run, screen: Console) -> None:
         screen.print(streaming_verdict(speed, streaming))
 
 
-def _follow(performance: Performance, screen: Console | None) -> None:
+def _follow(performance: Performance, screen: Console | None) -> Exception | None:
     """Make the run; show the text as it grows where there is a screen.
 
-    An interruption ends the run where it stands.
+    An interruption ends the run where it stands, and so does any error, which is returned: what
+    was written by then is a run to be kept.
     """
-    with suppress(KeyboardInterrupt), closing(performance.frames()) as frames:
-        for frame in frames:
-            if screen is None or performance.phase is Phase.BASELINE:
-                continue
-            if isinstance(frame.event, RoundResult):
-                print_pieces(frame.event, frame.pieces, screen)
+    try:
+        with suppress(KeyboardInterrupt), closing(performance.frames()) as frames:
+            for frame in frames:
+                if screen is None or performance.phase is Phase.BASELINE:
+                    continue
+                if isinstance(frame.event, RoundResult):
+                    print_pieces(frame.event, frame.pieces, screen)
+    except Exception as failure:
+        return failure
+    return None
 
 
 def _models(options: argparse.Namespace, screen: Console) -> int:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
 
-from specdec.errors import SpecdecError
+from specdec.errors import SpecdecError, unexpected
 from specdec.live.handshake import PageHandshake
 from specdec.live.shelf import Arrival, ModelShelf
 from specdec.pair import LoadedModel
@@ -171,8 +171,8 @@ class LiveRun:
         except Exception as failure:
             log.exception("A run failed.")
             self._fail(
-                f"Something went wrong inside SpeculatoViz ({type(failure).__name__}: {failure}). "
-                "The terminal it was started from shows where; the tokens so far are kept."
+                f"{unexpected(failure)} The terminal it was started from shows where; the tokens "
+                "so far are kept."
             )
         self._hand_over()
         if self.race and self.performance.phase is Phase.FINISHED:
@@ -197,6 +197,9 @@ class LiveRun:
             self._save(run)
         except SpecdecError as failure:
             self.notice = f"This run could not be saved. {failure}"
+        except Exception as failure:
+            log.exception("A run could not be saved.")
+            self.notice = f"This run could not be saved. {unexpected(failure)}"
 
     def _compare(self) -> None:
         """Run the target by itself over the same link, with nothing else going on."""
@@ -206,6 +209,9 @@ class LiveRun:
             self.notice = "Plain decoding was stopped; what it wrote is compared."
         except SpecdecError as failure:
             self.notice = f"Plain decoding failed. {failure}"
+        except Exception as failure:
+            log.exception("Plain decoding failed.")
+            self.notice = f"Plain decoding failed. {unexpected(failure)}"
 
     def _follow(self, frames: Generator[Frame, None, None]) -> None:
         """Take every frame, and close the generator whatever happens."""
@@ -244,6 +250,9 @@ class LiveRun:
             self.notice = f"The draft stays as it was. {failure}"
         except _StopError:
             return
+        except Exception as failure:
+            log.exception("A draft could not be opened.")
+            self.notice = f"The draft stays as it was. {unexpected(failure)}"
         else:
             if draft == self._draft:
                 self.performance.draft_with(drafter)

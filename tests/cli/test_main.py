@@ -13,6 +13,7 @@ from specdec.block import RULES
 from specdec.cli import main as cli
 from specdec.cli.main import main
 from specdec.cli.text import print_pieces, printable
+from specdec.observe import final_record
 from specdec.policies.named import POLICIES
 from specdec.saved.trace import read_trace
 from tests.models.tiny import write_tiny_llama
@@ -158,6 +159,35 @@ def test_an_interruption_keeps_what_was_written(
     assert printed.err == "Interrupted.\n"
     run = read_trace(saved)
     assert (len(run.rounds), run.summary.finish_reason) == (3, "stopped")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("Oh."), MemoryError(), ZeroDivisionError("a\nb")])
+def test_any_error_keeps_what_was_written(
+    failure: Exception,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    left = iter([True] * 3)
+
+    def fail_in_the_fourth_round(*arguments):
+        if not next(left, False):
+            raise failure
+        return final_record(*arguments)
+
+    monkeypatch.setattr("specdec.engine.final_record", fail_in_the_fourth_round)
+    saved = tmp_path / "run"
+    arguments = ["--target", model, "--no-baseline", "--save", str(saved)]
+    assert main(["generate", "the tin", *arguments]) == 1
+    printed = capsys.readouterr()
+    assert "Finished: error." in printed.out
+    assert printed.err.count("\n") == 1
+    assert type(failure).__name__ in printed.err
+    assert len(read_trace(saved).rounds) == 3
+    monkeypatch.setenv("SPECDEC_TRACEBACK", "1")
+    with pytest.raises(type(failure)):
+        main(["generate", "the tin", *arguments])
 
 
 def test_a_full_disk_is_one_line(
