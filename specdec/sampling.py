@@ -14,6 +14,7 @@ from specdec.errors import ModelError, SettingsError
 FloatArray = NDArray[np.floating[Any]]
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
+MAX_TOP_K = 2**31 - 1
 _LOWEST = np.float32(-1e4)
 """Shifted logits are clipped here: exp() is exactly 0 there, and 0 · logit is 0, not NaN."""
 _NUCLEUS_GUESS = 1024
@@ -38,8 +39,8 @@ class Sampler:
                 f"The temperature must be 0 (greedy) or lie between {MIN_TEMPERATURE:g} and "
                 f"{MAX_TEMPERATURE:g}, not {self.temperature:g}."
             )
-        if self.top_k < 0:
-            raise SettingsError(f"top-k must be 0 (off) or more, not {self.top_k}.")
+        if not 0 <= self.top_k <= MAX_TOP_K:
+            raise SettingsError(f"top-k must be 0 (off) or a number of tokens up to {MAX_TOP_K:,}.")
         if not 0.0 < self.top_p <= 1.0:
             raise SettingsError(f"top-p must lie above 0 and at most at 1, not {self.top_p:g}.")
 

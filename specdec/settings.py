@@ -109,7 +109,9 @@ def default_draft(target: str) -> str:
 
 def _check(what: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise SettingsError(f"{what} must lie between {low:g} and {high:g}, not {value:g}.")
+        digits = str(value)
+        given = f"{digits[:20]}…" if len(digits) > 20 and isinstance(value, int) else f"{value:g}"
+        raise SettingsError(f"{what} must lie between {low:g} and {high:g}, not {given}.")
 
 
 def variables() -> dict[str, str]:
