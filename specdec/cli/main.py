@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -32,7 +31,7 @@ from specdec.policies.named import POLICIES
 from specdec.records import FinishReason, Prefilled, RoundResult, RunSummary
 from specdec.runs.run import Run
 from specdec.saved.trace import write_trace
-from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft
+from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft, variables
 from specdec.targets.server.faults import Waiting
 from specdec.targets.server.remote import RemoteTarget
 from specdec.targets.server.streaming import measure_streaming, streaming_verdict
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print("Interrupted.")
         return INTERRUPTED
     except Exception as error:
-        if os.environ.get(TRACEBACK):
+        if variables().get(TRACEBACK):
             raise
         errors.print(Text(printable(f"{unexpected(error)} {TRACEBACK}=1 shows where.")))
         return 1
