@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,9 @@ class Batch:
     top_ids: Tensor  # (positions, k) int64
     top_logprobs: Tensor  # (positions, k) fp32
     temperature: Tensor  # (positions,) the answer's own sampling temperature
+
+
+Read = TypeVar("Read", bound=Dialogue)
 
 
 def write_shard(path: Path, dialogues: Sequence[Dialogue]) -> None:
@@ -130,9 +134,9 @@ def collate(dialogues: Sequence[Dialogue]) -> Batch:
     )
 
 
-def by_length(dialogues: Sequence[Dialogue], tokens: int) -> list[list[Dialogue]]:
+def by_length(dialogues: Sequence[Read], tokens: int) -> list[list[Read]]:
     """Cut into batches of similar lengths, each of at most `tokens` with the padding."""
-    batches: list[list[Dialogue]] = [[]]
+    batches: list[list[Read]] = [[]]
     for dialogue in sorted(dialogues, key=lambda dialogue: len(dialogue.ids)):
         if batches[-1] and (len(batches[-1]) + 1) * len(dialogue.ids) > tokens:
             batches.append([])

@@ -1,4 +1,4 @@
-"""First-position acceptance on held-out answers, exact over the teacher's full vocabulary."""
+"""Acceptance on held-out answers, exact over the teacher's full vocabulary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from training.corpus import Dialogue, answer_positions, by_length, pad
+from training.feature_batch import FeatureBatch, collate_features
+from training.feature_head import FeatureHead
+from training.features import Watched
 from training.llama import Llama
 from training.objective import Head
 
@@ -73,3 +76,53 @@ def examine(draft: Llama, questions: Sequence[Question], head: Head) -> dict[str
         figures[f"all_{temperature}"] = round(value.mean().item(), 4)
         figures[f"own_{temperature}"] = round(value[own].mean().item(), 4)
     return figures
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureQuestion:
+    """A batch of held-out answers with the teacher's states, for a feature head."""
+
+    batch: FeatureBatch
+    log_sums: Tensor  # (answer tokens, temperatures), over the full vocabulary
+    best: Tensor  # (answer tokens,) the teacher's greedy choice
+
+
+@torch.no_grad()
+def prepare_features(dialogues: Sequence[Watched], head: Head, depth: int) -> list[FeatureQuestion]:
+    """Take the teacher's full distributions along held-out dialogues, once."""
+    questions = []
+    for chosen in by_length(dialogues, BATCH_TOKENS):
+        batch = collate_features(chosen, head, depth, stride=1, offset=0)
+        logits = batch.final @ head.embedding.T
+        sums = torch.stack([(logits / t).logsumexp(-1) for t in TEMPERATURES], dim=-1)
+        questions.append(FeatureQuestion(batch, sums, logits.argmax(-1)))
+    return questions
+
+
+@torch.no_grad()
+def examine_feature(
+    feature_head: FeatureHead, questions: Sequence[FeatureQuestion], head: Head
+) -> dict[str, list[float]]:
+    """Measure acceptance position by position, as `examine` does for the first alone.
+
+    A position's draft stands behind the answer's own tokens, and on features that are the
+    teacher's up to the position before the first.
+    """
+    columns: dict[float, list[list[Tensor]]] = {t: [] for t in (*TEMPERATURES, 0.0)}
+    for question in questions:
+        batch = question.batch
+        outputs = feature_head(head.embedding[batch.ids], batch.hidden, batch.places)
+        laws = batch.final @ head.rows.T
+        for column in columns.values():
+            column += [[] for _ in range(len(outputs) - len(column))]
+        for step, (output, answers) in enumerate(zip(outputs, batch.answers, strict=True)):
+            student = output @ head.rows.T
+            for index, t in enumerate(TEMPERATURES):
+                found = overlap(laws[answers], question.log_sums[answers, index], student, t)
+                columns[t][step].append(found)
+            best = head.ids[student.argmax(-1)] == question.best[answers]
+            columns[0.0][step].append(best.float())
+    return {
+        f"all_{temperature}": [round(torch.cat(values).mean().item(), 4) for values in steps]
+        for temperature, steps in columns.items()
+    }

@@ -28,8 +28,9 @@ from training.adapter import corrections
 from training.exam import Question, examine
 from training.llama import Llama
 from training.objective import Head
+from training.run import trained_parameters
 from training.teacher import HOME, add_teacher_argument, teacher_folder
-from training.train import new_draft, trained_parameters
+from training.train import new_draft
 
 Tensors = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
 
@@ -37,8 +38,9 @@ Tensors = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
 def read_mean(checkpoint: Path, teacher: Llama) -> Llama:
     """Load the running mean of a checkpoint's weights."""
     state = torch.load(checkpoint)
-    shipped = Path(state["shipped"]) if state["shipped"] else None
-    draft = new_draft(teacher, state["layers"], shipped, state["rank"])
+    made_of = state["made_of"]
+    shipped = Path(made_of["shipped"]) if made_of["shipped"] else None
+    draft = new_draft(teacher, made_of["layers"], shipped, made_of["rank"])
     with torch.no_grad():
         for parameter, mean in zip(trained_parameters(draft), state["mean"], strict=True):
             parameter.copy_(mean)
