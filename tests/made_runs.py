@@ -77,13 +77,18 @@ class BlurredDrafter(Drafter, DrafterRun):
 
     name = "blurred"
 
+    def __init__(self, vocab_size: int = VOCAB_SIZE) -> None:
+        self._num_padding = vocab_size - VOCAB_SIZE
+
     def start(self, prompt):
         return self
 
     def propose(self, context, budget, sampler, rng, hidden=None):
         ids, drawn_from = [], []
         for _ in range(budget.depth):
-            row = Distribution.from_logits(hashed_logits([*context, *ids], 1.0), sampler)
+            logits = hashed_logits([*context, *ids], 1.0)
+            padded = np.pad(logits, (0, self._num_padding), constant_values=-np.inf)
+            row = Distribution.from_logits(padded, sampler)
             ids.append(sample(row.probs, rng))
             drawn_from.append(row)
         return Draft.chain(ids, drawn_from)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from specdec.sampling import Sampler
 from specdec.targets.base import Exactness
+from specdec.targets.server.noise import NOTICEABLE, noise_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Capabilities:
         rtt_s: the shortest round trip seen.
         score_s: time of one verification by `score`, where there was a choice of protocols.
         prefixes_s: the same by `prefixes`.
+        noise: the largest difference seen between two of its answers to the same question, in nats.
+        padding: rows that the model's head may have beyond `vocab_size`; they print nothing.
     """
 
     server: str
@@ -44,6 +47,8 @@ class Capabilities:
     rtt_s: float
     score_s: float | None = None
     prefixes_s: float | None = None
+    noise: float = 0.0
+    padding: int = 0
 
     @property
     def whole_vocabulary(self) -> bool:
@@ -67,7 +72,10 @@ class Capabilities:
             asked = f"top-k = {sampler.top_k}" if sampler.top_k else "no top-k"
             cut = f"the server returns only its {self.top_logprobs} likeliest tokens, and {asked} "
             doubts.append(cut + "was asked for")
-        if self.takes_ids and self.names_ids:
+        is_noisy = self.noise > NOTICEABLE
+        if is_noisy:
+            doubts.append(f"{noise_words(self.noise)} only")
+        if self.takes_ids and self.names_ids and not is_noisy:
             kind = "top_k" if is_cut else "exact"
         else:
             kind = "approximate"

@@ -10,14 +10,14 @@ is verified in parallel: a last resort, for servers that can do no better.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection
+from specdec.targets.server.reader import Value
 from specdec.targets.server.rows import Row
-from specdec.targets.server.wire import COMPLETIONS_PATH, Answer, Dialect, in_order, reading
+from specdec.targets.server.wire import COMPLETIONS_PATH, Answer, Dialect
 
 WritePrompt = Callable[[Sequence[int]], tuple[str | list[int], int]]
 """Turns a context into what the server reads, ids or a text, and says how many of its last tokens
@@ -52,8 +52,7 @@ class Continuation:
         temperature = 0.0 if self._greedy else 1.0
         request = self._dialect.request(prompt, num_tokens, temperature)
         reply = connection.post(self.path, request, on_wait)
-        with reading():
-            positions = self.read(reply.body)
+        positions = self.read(reply.body)
         rows = align(whole, positions)[num_held:]
         if rows[0] is None:
             raise TargetError(
@@ -62,9 +61,9 @@ class Continuation:
             )
         return Answer.of(reply, rows)
 
-    def read(self, body: Any) -> list[tuple[int | None, Row]]:
+    def read(self, body: Value) -> list[tuple[int | None, Row]]:
         """Return (chosen token, row) for every position; a token of None cannot be told."""
-        (choice,) = in_order(body, 1)
+        (choice,) = self._dialect.choices(body, 1)
         return self._dialect.generated(choice, greedy=self._greedy)
 
 

@@ -6,7 +6,6 @@ Servers word errors in at least five shapes: {"error": {"message": …}}, {"erro
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,16 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from specdec.errors import TargetError
+from specdec.targets.server.body import ERROR_BYTES
+from specdec.targets.server.reader import Limits, Show, Unreadable, parse
 
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
+_UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+_UNITS_S |= {"μs": 1e-6, "ns": 1e-9}
+_PART = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|us|µs|μs|ns|d|h|m|s)")
+_DURATION = re.compile(f"(?:{_PART.pattern}){{1,8}}")
+_SINCE_1970 = 1e9
+"""A larger number of seconds is no wait but a moment, counted from 1970."""
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 """HTTP codes that a later attempt may not meet."""
 
@@ -74,12 +82,12 @@ class Quota:
     remaining: Mapping[str, float]
 
     @classmethod
-    def from_headers(cls, headers: Mapping[str, str]) -> Quota | None:
+    def from_headers(cls, headers: Mapping[str, str], show: Show = str) -> Quota | None:
         remaining = {}
         for name, value in headers.items():
-            match = re.fullmatch(r"x-ratelimit-remaining-([a-z-]+)", name.lower())
-            if match and re.fullmatch(r"\d+(\.\d+)?", value):
-                remaining[match[1]] = float(value)
+            match = re.fullmatch(r"x-ratelimit-remaining-([a-z-]{1,40})", name.lower())
+            if match and _NUMBER.fullmatch(value):
+                remaining[show(match[1])] = float(value)
         return cls(remaining) if remaining else None
 
     def __str__(self) -> str:
@@ -93,36 +101,41 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     Where `Retry-After` is missing, an exhausted limit says when it is filled again.
     """
     for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        value = headers.get(name, "")
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit_s
-        try:
-            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-        except (TypeError, ValueError):
-            continue
+        wait_s = _wait_s(headers.get(name, ""), unit_s)
+        if wait_s is not None:
+            return wait_s
     quota = Quota.from_headers(headers)
     exhausted = [name for name, left in quota.remaining.items() if not left] if quota else []
-    resets = [headers.get(f"x-ratelimit-reset-{name}", "") for name in exhausted]
-    return max((float(s) for s in resets if re.fullmatch(r"\d+(\.\d+)?", s)), default=None)
+    waits_s = (_wait_s(headers.get(f"x-ratelimit-reset-{name}", "")) for name in exhausted)
+    return max((wait_s for wait_s in waits_s if wait_s is not None), default=None)
 
 
-def error_message(content: bytes) -> str:
-    """Return what an error body says, in at most 300 characters; nothing for a web page."""
-    text = content.decode("utf-8", "replace").strip()
+def _wait_s(value: str, unit_s: float = 1.0) -> float | None:
+    """Read "2.5", "120ms", "6m0s", a date or a time since 1970 as seconds from now."""
+    value = value.strip()
+    now = datetime.now(UTC)
+    if _NUMBER.fullmatch(value):
+        number = float(value)
+        if number < _SINCE_1970:
+            return number * unit_s
+        return max(0.0, number / (1e3 if number > 1e3 * _SINCE_1970 else 1.0) - now.timestamp())
+    if value and _DURATION.fullmatch(value):
+        return sum(float(n) * _UNITS_S[unit] for n, unit in _PART.findall(value))
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            return max(0.0, (read(value) - now).total_seconds())
+        except (TypeError, ValueError, IndexError, OverflowError):
+            continue
+    return None
+
+
+def error_message(content: bytes, show: Show = str) -> str:
+    """Return what an error body says, fit to be shown by `show`; nothing for a web page."""
     try:
-        said = json.loads(text)
-    except ValueError:
-        return "" if text.startswith("<") else _shortened(text)
-    if isinstance(said, dict):
-        said = said.get("error") or said.get("message") or said.get("detail") or said
-    if isinstance(said, dict):
-        said = said.get("message") or said
-    return _shortened(said if isinstance(said, str) else json.dumps(said))
-
-
-def _shortened(text: str, limit: int = 300) -> str:
-    text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+        return parse(content, Limits(ERROR_BYTES, ERROR_BYTES), show).words()
+    except Unreadable:
+        text = content[:ERROR_BYTES].decode("utf-8", "replace").strip()
+        return "" if text.startswith("<") else show(text).rstrip(".")
 
 
 def _meaning(status: int) -> str:

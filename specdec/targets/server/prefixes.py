@@ -14,14 +14,9 @@ from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection
+from specdec.targets.server.reader import Value
 from specdec.targets.server.rows import Row, from_objects
-from specdec.targets.server.wire import (
-    COMPLETIONS_PATH,
-    Answer,
-    Dialect,
-    in_order,
-    reading,
-)
+from specdec.targets.server.wire import COMPLETIONS_PATH, Answer, Dialect, in_order
 
 
 class PrefixForm(Protocol):
@@ -32,7 +27,7 @@ class PrefixForm(Protocol):
 
     def request(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]: ...
 
-    def read(self, body: Any, num_prompts: int) -> list[Row | None]: ...
+    def read(self, body: Value, num_prompts: int) -> list[Row | None]: ...
 
 
 class Prefixes:
@@ -52,8 +47,7 @@ class Prefixes:
     ) -> Answer:
         prompts = [[*context, *draft.tokens_to(node)] for node in range(-1, len(draft))]
         reply = connection.post(self.form.path, self.form.request(prompts), on_wait)
-        with reading():
-            rows = self.form.read(reply.body, len(prompts))
+        rows = self.form.read(reply.body, len(prompts))
         return Answer.of(reply, rows)
 
 
@@ -68,9 +62,9 @@ class CompletionPrefixes:
     def request(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
         return self._dialect.request([list(prompt) for prompt in prompts], max_tokens=1)
 
-    def read(self, body: Any, num_prompts: int) -> list[Row | None]:
+    def read(self, body: Value, num_prompts: int) -> list[Row | None]:
         rows: list[Row | None] = []
-        for choice in in_order(body, num_prompts):
+        for choice in self._dialect.choices(body, num_prompts):
             generated = self._dialect.generated(choice)
             rows.append(generated[0][1] if generated else None)
         return rows
@@ -95,12 +89,13 @@ class LlamaServerPrefixes:
             "repeat_penalty": 1.0,
         }
 
-    def read(self, body: Any, num_prompts: int) -> list[Row | None]:
-        answers = body if isinstance(body, list) else [body]
+    def read(self, body: Value, num_prompts: int) -> list[Row | None]:
+        answers = body.items() if body.is_list else [body]
         if len(answers) != num_prompts:
             raise TargetError(f"The server answered {len(answers)} of {num_prompts} prompts.")
         rows: list[Row | None] = []
-        for answer in answers:
-            positions = answer.get("completion_probabilities") or []
+        for answer in in_order(answers):
+            told = answer.get("completion_probabilities")
+            positions = told.items() if told else []
             rows.append(from_objects(positions[0]["top_logprobs"]) if positions else None)
         return rows

@@ -3,7 +3,8 @@
 The server writes a few tokens after a known prompt. Whatever claims to score drafts must then give
 the very same distributions for the very same tokens: ignored echoes, zeros in place of
 log-probabilities, rows shifted by one and prompts tokenised again all fail this one comparison.
-What passes is timed on a longer prompt, and the faster wins.
+A server whose own numbers vary is compared several times, and the variation is told. What passes is
+timed on a longer prompt, and the faster wins.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import median
 
 from specdec.acceptance import Draft
 from specdec.errors import TargetError
@@ -21,14 +23,10 @@ from specdec.targets.server.continuation import WritePrompt
 from specdec.targets.server.endpoints import WHOLE_VOCABULARY
 from specdec.targets.server.faults import HttpError, OnWait
 from specdec.targets.server.http import Connection
-from specdec.targets.server.reference import (
-    NUM_WRITTEN,
-    TOLERANCE,
-    Reference,
-    ReferenceWriter,
-    difference,
-)
-from specdec.targets.server.rows import Row
+from specdec.targets.server.noise import agree, difference, noise_words, repeated
+from specdec.targets.server.reader import Value
+from specdec.targets.server.reference import NUM_WRITTEN, Reference, ReferenceWriter
+from specdec.targets.server.rows import MAX_PADDING, Row
 from specdec.targets.server.servers import (
     CONTINUATION,
     NATIVE_IDS,
@@ -37,12 +35,13 @@ from specdec.targets.server.servers import (
     make_protocol,
     recognise,
 )
-from specdec.targets.server.wire import WireProtocol, reading
+from specdec.targets.server.wire import WireProtocol
 
 TIMED_PROMPT_TOKENS = 128
 TIMED_REPEATS = 3
 RTT_REPEATS = 3
 DEFAULT_CONTEXT_LENGTH = 8192
+MAX_CONTEXT_LENGTH = 10**8
 _FATAL = {401, 402, 403, 429}
 
 
@@ -69,8 +68,19 @@ class Probed:
     advice: str
 
 
-Candidates = Mapping[str, tuple[WireProtocol, Sequence[Row]]]
-"""Wordings that work, with the rows they gave for the reference's tokens."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A wording that works, with the rows it gave for the reference's tokens.
+
+    `noise` is the largest difference seen from what the server writes by itself, in nats.
+    """
+
+    protocol: WireProtocol
+    rows: Sequence[Row]
+    noise: float
+
+
+Candidates = Mapping[str, Candidate]
 
 
 def probe(connection: Connection, tokenizer: Tokenizer, on_wait: OnWait | None = None) -> Probed:
@@ -97,6 +107,7 @@ class _Prober:
         self.prompt = self.writer.prompt
         self.on_wait = on_wait
         self.findings: list[Finding] = []
+        self.refusals: list[tuple[str, str]] = []
 
     def run(self) -> Probed:
         kind, context_length = self.look()
@@ -109,15 +120,17 @@ class _Prober:
         )
         candidates = {
             **self.check_forms(server, reference),
-            CONTINUATION: (continuation, reference.rows),
+            CONTINUATION: Candidate(continuation, reference.rows, reference.noise),
         }
-        form, seconds = self.choose(candidates)
-        protocol, rows = candidates[form]
+        form, seconds = self.choose(candidates, server)
+        chosen = candidates[form]
+        noise = max(chosen.noise, reference.noise)
+        self.note("noise", noise_words(noise))
         names_ids = reference.names_ids or form in NATIVE_IDS
-        top_logprobs, vocab_size = self.measure(reference, rows, names_ids)
+        top_logprobs, vocab_size = self.measure(reference, chosen.rows, names_ids)
         capabilities = Capabilities(
             server=server.title,
-            protocol=protocol.name,
+            protocol=chosen.protocol.name,
             form=form,
             takes_ids=reference.takes_ids,
             names_ids=names_ids,
@@ -127,8 +140,12 @@ class _Prober:
             rtt_s=self.round_trip_s(server),
             score_s=seconds.get("score"),
             prefixes_s=seconds.get("prefixes"),
+            noise=noise,
+            padding=MAX_PADDING if names_ids and top_logprobs < vocab_size else 0,
         )
-        return Probed(capabilities, protocol, write_prompt, tuple(self.findings), server.advice)
+        return Probed(
+            capabilities, chosen.protocol, write_prompt, tuple(self.findings), server.advice
+        )
 
     def note(self, question: str, answer: str) -> None:
         self.findings.append(Finding(question, answer))
@@ -159,39 +176,57 @@ class _Prober:
             if error.status in _FATAL or error.status >= 500:
                 raise
             return kind, DEFAULT_CONTEXT_LENGTH  # no model list, which is nobody's duty
-        models = reply.body.get("data") if isinstance(reply.body, dict) else None
-        with reading():
-            if kind == "auto":
-                kind = recognise(reply.headers, reply.body)
-            known = {str(model["id"]): model for model in models or ()}
-            if known and kind != "mlx" and self.endpoint.model not in known:
-                raise TargetError(
-                    f"{self.endpoint.name} serves {', '.join(list(known)[:5])}, but no "
-                    f"{self.endpoint.model}; correct the endpoint's model."
-                )
-            model = known.get(self.endpoint.model, {})
-            length = model.get("max_model_len") or (model.get("meta") or {}).get("n_ctx")
-            return kind, int(length or DEFAULT_CONTEXT_LENGTH)
+        listed = reply.body.get("data")
+        models = listed.items() if listed else []
+        if kind == "auto":
+            kind = recognise(reply.headers, models)
+        model = self.listed_model(models, SERVERS[kind])
+        told = (model.get("max_model_len"), model.get("meta", "n_ctx"))
+        lengths = (length.count(MAX_CONTEXT_LENGTH) for length in told)
+        return kind, next((length for length in lengths if length), DEFAULT_CONTEXT_LENGTH)
+
+    def listed_model(self, models: Sequence[Value], server: Server) -> Value:
+        """Return what the list says of the endpoint's model, null where it need not say anything.
+
+        Raises:
+            TargetError: the server has other models only.
+        """
+        known = {model["id"].text(): model for model in models}
+        asked = self.endpoint.model
+        if asked in known or not known:
+            return known.get(asked, Value(None))
+        if server.any_model:
+            (model, *others) = models
+            return Value(None) if others else model
+        names = ", ".join(model["id"].shown() for model in models[:5])
+        raise TargetError(
+            f"{self.endpoint.name} serves {names}, but no {asked}; correct the endpoint's model."
+        )
 
     def check_forms(self, server: Server, reference: Reference) -> Candidates:
         """Return the wordings that give the reference's rows."""
-        candidates: dict[str, tuple[WireProtocol, Sequence[Row]]] = {}
+        candidates: dict[str, Candidate] = {}
         if not reference.takes_ids:
-            self.note("scores of drafts", "not asked for: as text a draft may be cut differently")
+            self.refuse("scores of drafts", "not asked for: as text a draft may be cut differently")
             return candidates
         for form in server.forms:
             protocol = make_protocol(form, reference.dialect)
             try:
-                candidates[form] = protocol, self.compared(protocol, reference)
+                candidates[form] = self.compared(protocol, reference)
             except TargetError as error:
                 if isinstance(error, HttpError) and error.status in _FATAL:
                     raise
-                self.note(form, f"no: {error}")
+                self.refuse(form, f"no: {error}", protocol.name)
             else:
                 self.note(form, "yes: it agrees with what the server writes by itself")
         return candidates
 
-    def compared(self, protocol: WireProtocol, reference: Reference) -> list[Row]:
+    def refuse(self, question: str, answer: str, protocol: str = "") -> None:
+        """Note that something cannot be done, and remember why for whoever asks for it by name."""
+        self.note(question, answer)
+        self.refusals.append((protocol, f"{question}: {answer.removeprefix('no: ')}"))
+
+    def compared(self, protocol: WireProtocol, reference: Reference) -> Candidate:
         """Have what the server wrote scored as a draft, and return the rows if they agree.
 
         Raises:
@@ -202,37 +237,54 @@ class _Prober:
         if len(written) < len(reference.chosen) - 1:
             expected = expected[:1]  # what follows are no longer the same tokens
         draft = Draft.chain(written or self.prompt[1:NUM_WRITTEN])
-        answer = protocol.ask(self.connection, self.prompt, draft, self.on_wait)
-        rows = [row for row in answer.rows if row is not None]
-        if len(rows) < len(draft) + 1:
-            raise TargetError("The server left positions out.")
-        if max(map(difference, rows, expected)) <= TOLERANCE:
-            return rows
-        if len(expected) > 1 and max(map(difference, rows, expected[1:])) <= TOLERANCE:
-            raise TargetError("Its scores of a prompt are shifted by one token.")
-        raise TargetError("Its scores of a prompt are not those of what it writes by itself.")
+        scored: list[list[Row]] = []
 
-    def choose(self, candidates: Candidates) -> tuple[str, dict[str, float]]:
+        def ask() -> list[float]:
+            answer = protocol.ask(self.connection, self.prompt, draft, self.on_wait)
+            rows = [row for row in answer.rows if row is not None]
+            if len(rows) < len(draft) + 1:
+                raise TargetError("The server left positions out.")
+            scored.append(rows)
+            return list(map(difference, rows, expected))
+
+        differences = repeated(ask)
+        if agree(differences):
+            return Candidate(protocol, scored[-1], max(differences))
+        shifted = [d for rows in scored for d in map(difference, rows, expected[1:])]
+        if shifted and agree(shifted):
+            raise TargetError("Its scores of a prompt are shifted by one token.")
+        off = f"{median(differences):.2g} nats" if median(differences) < float("inf") else "all"
+        raise TargetError(
+            "Its scores of a prompt are not those of what it writes by itself "
+            f"(median difference over positions and repetitions: {off})."
+        )
+
+    def choose(self, candidates: Candidates, server: Server) -> tuple[str, dict[str, float]]:
         """Return the wording to use and, where there was a choice, the seconds of each protocol."""
         asked = self.endpoint.protocol
-        forms = [form for form, (p, _) in candidates.items() if asked in ("auto", p.name)]
+        forms = [form for form, c in candidates.items() if asked in ("auto", c.protocol.name)]
         if not forms:
             raise TargetError(
-                f"{self.endpoint.name} cannot verify by {asked}; set its protocol to auto."
+                f"{self.endpoint.name} cannot verify by {asked}; set its protocol to auto. The "
+                f"reason: {self.why_not(asked, server)}."
             )
         if asked == "auto" and len(forms) > 1:
             forms.remove(CONTINUATION)
         if len(forms) == 1:
             return forms[0], {}
-        times = self.timed({form: candidates[form][0] for form in forms})
+        times = self.timed({form: candidates[form].protocol for form in forms})
         fastest_first = sorted(forms, key=times.__getitem__)
         seconds: dict[str, float] = {}
         for form in fastest_first:
-            seconds.setdefault(candidates[form][0].name, times[form])
+            seconds.setdefault(candidates[form].protocol.name, times[form])
         words = ", ".join(f"{name} {seconds[name] * 1e3:.0f} ms" for name in seconds)
         best = fastest_first[0]
-        self.note("verification of four tokens", f"{words}: {candidates[best][0].name} it is")
+        self.note("verification of four tokens", f"{words}: {candidates[best].protocol.name} it is")
         return best, seconds
+
+    def why_not(self, protocol: str, server: Server) -> str:
+        reasons = [why.rstrip(".") for name, why in self.refusals if name in (protocol, "")]
+        return "; ".join(reasons) or f"{server.title} has no way of asking for it"
 
     def timed(self, protocols: Mapping[str, WireProtocol]) -> dict[str, float]:
         """Return the shortest of some calls of each protocol, taken in turns, the first dropped."""

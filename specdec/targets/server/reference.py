@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from specdec.errors import TargetError
 from specdec.models.tokenizer import Tokenizer
@@ -18,17 +17,15 @@ from specdec.targets.server.continuation import WritePrompt
 from specdec.targets.server.endpoints import WHOLE_VOCABULARY
 from specdec.targets.server.faults import HttpError, OnWait
 from specdec.targets.server.http import Connection
+from specdec.targets.server.noise import agree, difference, repeated
 from specdec.targets.server.prompts import IdPrompt, TextPrompt
+from specdec.targets.server.reader import Value
 from specdec.targets.server.rows import Row, TokenNames
 from specdec.targets.server.servers import Server
-from specdec.targets.server.wire import COMPLETIONS_PATH, Dialect, in_order, reading
+from specdec.targets.server.wire import COMPLETIONS_PATH, Dialect
 
 PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
 NUM_WRITTEN = 4
-TOLERANCE = 0.2
-"""The largest difference, in nats, of two computations of one log-probability: batches and kernels
-move it by some hundredths, another position by whole nats."""
-_COMPARED = 5
 _REFUSAL = {400, 404, 405, 415, 422, 500, 501}
 
 
@@ -45,6 +42,7 @@ class Reference:
         rows: the model's own distributions, as far as they are known, from the first token on.
         greedy_is_raw: whether its log-probabilities at temperature 0 are the model's own.
         always_raw: whether they are so at every temperature.
+        noise: the largest difference seen between two answers that should be the same, in nats.
     """
 
     dialect: Dialect
@@ -55,6 +53,7 @@ class Reference:
     rows: tuple[Row, ...]
     greedy_is_raw: bool = True
     always_raw: bool = True
+    noise: float = 0.0
 
 
 class ReferenceWriter:
@@ -86,6 +85,7 @@ class ReferenceWriter:
                     self._top_logprobs(server),
                     server.chat_logprobs,
                     fields,
+                    server.any_model,
                 )
                 try:
                     return self._with_raw_rows(self._written(dialect, takes_ids))
@@ -118,14 +118,14 @@ class ReferenceWriter:
             if lowered is None:
                 raise
             return self._written(lowered, takes_ids)
-        with reading():
-            (choice,) = in_order(body, 1)
-            positions = dialect.generated(choice, greedy=True)
-            self._check(positions)
-            names_ids = "content" in choice["logprobs"] or all(
-                str(token).startswith("token_id:") for token in choice["logprobs"]["tokens"]
-            )
-            count = (body.get("usage") or {}).get("prompt_tokens")
+        (choice,) = dialect.choices(body, 1)
+        positions = dialect.generated(choice, greedy=True)
+        self._check(positions)
+        told = choice["logprobs"]
+        names_ids = told.has("content") or all(
+            token.text().startswith("token_id:") for token in told["tokens"].items()
+        )
+        count = body.get("usage", "prompt_tokens").count()
         if takes_ids and count is not None and count != len(self.prompt):
             return self._written(dialect, takes_ids=False)
         chosen, rows = zip(*positions, strict=True)
@@ -141,34 +141,35 @@ class ReferenceWriter:
 
     def _with_raw_rows(self, written: Reference) -> Reference:
         """Replace what is not the model's own: at temperature 1 the numbers are so everywhere."""
-        at = {0.0: written.rows[0]}
-        for temperature in (1.0, 0.5):
-            body = self._generate(written.dialect, written.takes_ids, 1, temperature)
-            with reading():
-                at[temperature] = written.dialect.generated(*in_order(body, 1))[0][1]
-        greedy_is_raw = difference(at[0.0], at[1.0]) <= TOLERANCE
+        raw = self._first_row(written, 1.0)
+
+        def against(temperature: float) -> list[float]:
+            return repeated(lambda: [difference(self._first_row(written, temperature), raw)])
+
+        greedy, cooler = [difference(written.rows[0], raw)], against(0.5)
+        if not agree(greedy):
+            greedy += against(0.0)
+        same = [found for found in (greedy, cooler) if agree(found)]
         return replace(
             written,
-            rows=(at[1.0], *(written.rows[1:] if greedy_is_raw else ())),
-            greedy_is_raw=greedy_is_raw,
-            always_raw=difference(at[0.5], at[1.0]) <= TOLERANCE,
+            rows=(raw, *(written.rows[1:] if agree(greedy) else ())),
+            greedy_is_raw=agree(greedy),
+            always_raw=agree(cooler),
+            noise=max(map(max, same), default=0.0),
         )
+
+    def _first_row(self, written: Reference, temperature: float) -> Row:
+        body = self._generate(written.dialect, written.takes_ids, 1, temperature)
+        positions = written.dialect.generated(*written.dialect.choices(body, 1))
+        self._check(positions)
+        return positions[0][1]
 
     def _generate(
         self, dialect: Dialect, takes_ids: bool, max_tokens: int, temperature: float
-    ) -> Any:
+    ) -> Value:
         text, _ = TextPrompt(self._tokenizer, adds_start_token=False)(self.prompt)
         request = dialect.request(self.prompt if takes_ids else text, max_tokens, temperature)
         return self._connection.post(COMPLETIONS_PATH, request, self._on_wait).body
-
-
-def difference(left: Row, right: Row) -> float:
-    """Return the largest difference between the likeliest log-probabilities of two rows."""
-    known = dict(zip(right.token_ids.tolist(), right.logprobs.tolist(), strict=True))
-    pairs = zip(left.token_ids[:_COMPARED].tolist(), left.logprobs.tolist(), strict=False)
-    differences = [abs(value - known[index]) for index, value in pairs if index in known]
-    enough = (min(len(left), len(right), _COMPARED) + 1) // 2
-    return max(differences) if differences and len(differences) >= enough else float("inf")
 
 
 def _lowered(dialect: Dialect, said: str) -> Dialect | None:

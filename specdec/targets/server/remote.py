@@ -16,6 +16,7 @@ from specdec.targets.server.capabilities import Capabilities
 from specdec.targets.server.endpoints import Endpoint
 from specdec.targets.server.faults import OnWait, Quota, ServerFault
 from specdec.targets.server.http import Connection
+from specdec.targets.server.noise import noise_words
 from specdec.targets.server.probe import Finding, Probed, probe
 from specdec.targets.server.rows import Row
 from specdec.targets.server.vocabulary import load_target_tokenizer
@@ -89,7 +90,7 @@ class RemoteTarget:
         self.capabilities: Capabilities = probed.capabilities
         self.name = self.endpoint.model
         self.backend = self.capabilities.protocol
-        self.vocab_size = self.capabilities.vocab_size
+        self.vocab_size = self.capabilities.vocab_size + self.capabilities.padding
         self.context_length = self.capabilities.context_length
 
     @property
@@ -121,6 +122,7 @@ class RemoteTarget:
             Finding("model", self.name),
             Finding("protocol", PROTOCOL_WORDS[can.protocol]),
             Finding("output", str(self.exactness_for(sampler))),
+            Finding("noise", noise_words(can.noise)),
             Finding("round trip", f"{can.rtt_s * 1e3:.1f} ms"),
         ]
         if self.quota is not None:
@@ -175,7 +177,7 @@ class RemoteTargetRun:
                 "None of the tokens that the server names is in the target's vocabulary; set the "
                 "endpoint's tokenizer to that of its model."
             )
-        return row.logits(can.vocab_size, can.top_logprobs)
+        return row.logits(can.vocab_size + can.padding, can.top_logprobs)
 
     def close(self) -> None:
         """Leave the connection open for the next run."""

@@ -2,27 +2,26 @@
 
 A row holds token ids and log-probabilities, likeliest first. Ids are the truth; where a server
 names tokens by their text only, a text counts when exactly one token of the vocabulary has it, and
-everything else is unknown: it stays out of the row and is counted. Numbers are checked here, so
-that a server that answers nonsense is found out before its answer decides anything.
+everything else is unknown: it stays out of the row and is counted. What numbers may be, `Value`
+checks; whether they can belong to one distribution is checked here, so that a server that answers
+nonsense is found out before its answer decides anything.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specdec.errors import TargetError
 from specdec.models.tokenizer import Tokenizer
+from specdec.targets.server.reader import Misshapen, Value, named_id
 
-_ID_PREFIX = "token_id:"
-_LOWEST = -9998.0
-"""vLLM writes −9999 for −∞, as a filler where its own sampler excluded tokens."""
-_ROUNDING = 1e-3
+MAX_PADDING = 2048
+"""The most rows a model's head may have beyond its tokenizer; gpt-oss has 1,069."""
 _MAX_MASS = 1.02
 """Log-probabilities that were rounded to bfloat16 add up to a little more or less than 1."""
 
@@ -31,8 +30,8 @@ _MAX_MASS = 1.02
 class Row:
     """The known part of one next-token distribution, likeliest first.
 
-    `logprobs` [num_known] belong to `token_ids` [num_known]; `num_unknown` entries of the answer
-    could not be traced back to a token.
+    `logprobs` [num_known] belong to `token_ids` [num_known]; −∞ is a token that was named as
+    impossible. `num_unknown` entries of the answer could not be traced back to a token.
     """
 
     token_ids: NDArray[np.int64]
@@ -40,24 +39,30 @@ class Row:
     num_unknown: int = 0
 
     @classmethod
-    def make(cls, entries: Iterable[tuple[int | None, Any]]) -> Row:
+    def make(cls, entries: Iterable[tuple[int | None, float]]) -> Row:
         """Check and sort (token id, log-probability) pairs; an id of None is unknown.
 
         Raises:
             TargetError: these cannot be log-probabilities of one distribution.
         """
         known: dict[int, float] = {}
-        num_unknown = 0
+        num_entries = num_unknown = 0
         mass = 0.0
-        for token_id, value in entries:
-            logprob = _checked(value)
-            if logprob <= _LOWEST:
-                continue
-            mass += math.exp(logprob)
+        for token_id, logprob in entries:
+            num_entries += 1
             if token_id is None:
                 num_unknown += 1
-            else:
-                known[token_id] = logprob
+            elif known.setdefault(token_id, logprob) != logprob:
+                raise TargetError(
+                    f"The server gives token {token_id} two different log-probabilities; it does "
+                    "not return real ones."
+                )
+            mass += math.exp(logprob)
+        if num_entries and not mass:
+            raise TargetError(
+                "The server gives every token that it names a probability of 0; it does not "
+                "return real log-probabilities."
+            )
         if mass > _MAX_MASS:
             raise TargetError(
                 f"The server's probabilities of one token add up to {mass:.2f}; "
@@ -83,25 +88,14 @@ class Row:
         go: a support that depends on the draft would bias the output.
         """
         kept = self.token_ids[:top_logprobs]
-        if kept.size and not 0 <= kept.min() <= kept.max() < vocab_size:
+        if kept.size and kept.max() >= vocab_size:
             raise TargetError(
-                f"The server names token {kept.max()}, but the target's tokenizer has only "
-                f"{vocab_size} tokens; set the endpoint's tokenizer to that of its model."
+                f"The server names token {kept.max()}, but the target's tokenizer has far fewer "
+                "tokens; set the endpoint's tokenizer to that of its model."
             )
         logits = np.full(vocab_size, -np.inf, np.float32)
         logits[kept] = self.logprobs[:top_logprobs]
         return logits
-
-
-def _checked(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise TargetError(f"The server returned {value!r} where a log-probability should stand.")
-    if value > _ROUNDING:
-        raise TargetError(
-            f"The server returned the positive log-probability {value:g}; "
-            "it does not return real log-probabilities."
-        )
-    return float(value)
 
 
 class TokenNames:
@@ -119,26 +113,48 @@ class TokenNames:
 
     def id_of(self, name: str) -> int | None:
         """Return the id behind "token_id:123" or behind a text that only one token has."""
-        if name.startswith(_ID_PREFIX):
-            return int(name.removeprefix(_ID_PREFIX))
-        return self._ids.get(name)
+        found = named_id(name)
+        return self._ids.get(name) if found is None else found
 
 
-def from_prompt_logprobs(entry: Mapping[str, Any]) -> Row:
+def from_prompt_logprobs(entry: Value) -> Row:
     """Read vLLM's `prompt_logprobs`: {"<id>": {"logprob": …, "rank": …}}."""
-    return Row.make((int(token_id), value["logprob"]) for token_id, value in entry.items())
+    return Row.make((_id_key(name), value["logprob"].logprob()) for name, value in entry.fields())
 
 
-def from_triples(entry: Sequence[Sequence[Any]]) -> Row:
+def from_triples(entry: Value) -> Row:
     """Read SGLang's `top_logprobs`: [[logprob, id, text], …]."""
-    return Row.make((int(token_id), logprob) for logprob, token_id, *_ in entry)
+    return Row.make(map(_triple, entry.items()))
 
 
-def from_names(entry: Mapping[str, Any], names: TokenNames) -> Row:
+def from_names(entry: Value, names: TokenNames) -> Row:
     """Read one position of OpenAI's `top_logprobs` arrays: {"text" or "token_id:…": logprob}."""
-    return Row.make((names.id_of(name), logprob) for name, logprob in entry.items())
+    return Row.make((names.id_of(name), value.logprob()) for name, value in entry.fields())
 
 
-def from_objects(entry: Sequence[Mapping[str, Any]]) -> Row:
+def from_objects(entry: Value) -> Row:
     """Read chat-like `top_logprobs`: [{"id": …, "logprob": …}, …], as llama-server and mlx_lm."""
-    return Row.make((int(token["id"]), token["logprob"]) for token in entry)
+    return Row.make((token["id"].token_id(), token["logprob"].logprob()) for token in entry.items())
+
+
+def _id_key(name: str) -> int:
+    found = named_id(f"token_id:{name}")
+    if found is None:
+        raise Misshapen("The server names a token by no id; check the endpoint's server setting.")
+    return found
+
+
+def id_of_triple(entry: Value) -> int:
+    """Return the token of SGLang's [logprob, id, text]."""
+    return _part(entry, 1).token_id()
+
+
+def _triple(entry: Value) -> tuple[int, float]:
+    return id_of_triple(entry), _part(entry, 0).logprob()
+
+
+def _part(entry: Value, index: int) -> Value:
+    parts = entry.items()
+    if len(parts) < 2:
+        raise entry.misshapen("a log-probability and a token id")
+    return parts[index]

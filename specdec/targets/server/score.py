@@ -7,21 +7,22 @@ per root-to-leaf path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection
-from specdec.targets.server.rows import Row, from_names, from_prompt_logprobs, from_triples
-from specdec.targets.server.wire import (
-    COMPLETIONS_PATH,
-    Answer,
-    Dialect,
-    in_order,
-    reading,
+from specdec.targets.server.reader import Value
+from specdec.targets.server.rows import (
+    Row,
+    from_names,
+    from_prompt_logprobs,
+    from_triples,
+    id_of_triple,
 )
+from specdec.targets.server.wire import COMPLETIONS_PATH, Answer, Dialect
 
 Sequences = Sequence[Sequence[int]]
 Rows = list[Row | None]
@@ -37,7 +38,7 @@ class ScoreForm(Protocol):
         """Word a request for the rows of `sequences` from position `start` on."""
         ...
 
-    def read(self, body: Any, sequences: Sequences, start: int) -> list[Rows]:
+    def read(self, body: Value, sequences: Sequences, start: int) -> list[Rows]:
         """Return for each sequence the rows after its first `start`, start + 1, … tokens."""
         ...
 
@@ -60,8 +61,7 @@ class Score:
         sequences = [[*context, *draft.tokens_to(leaf)] for leaf in draft.leaves]
         request = self.form.request(sequences, len(context))
         reply = connection.post(self.form.path, request, on_wait)
-        with reading():
-            scored = self.form.read(reply.body, sequences, len(context))
+        scored = self.form.read(reply.body, sequences, len(context))
         rows: Rows = [None] * (len(draft) + 1)
         for leaf, path_rows in zip(draft.leaves, scored, strict=True):
             for node, row in zip([-1, *draft.path_to(leaf)], path_rows, strict=True):
@@ -81,15 +81,15 @@ class PromptLogprobs:
         request = self._dialect.request(_one_or_many(sequences), max_tokens=1)
         return request | {"prompt_logprobs": self._dialect.top_logprobs}
 
-    def read(self, body: Any, sequences: Sequences, start: int) -> list[Rows]:
-        choices = in_order(body, len(sequences))
+    def read(self, body: Value, sequences: Sequences, start: int) -> list[Rows]:
+        choices = self._dialect.choices(body, len(sequences))
         return [self._rows(c, s, start) for c, s in zip(choices, sequences, strict=True)]
 
-    def _rows(self, choice: Mapping[str, Any], sequence: Sequence[int], start: int) -> Rows:
-        entries = choice["prompt_logprobs"]
+    def _rows(self, choice: Value, sequence: Sequence[int], start: int) -> Rows:
+        entries = _items(choice.get("prompt_logprobs"))
         _check_length(entries, len(sequence))
         for token_id, entry in zip(sequence[start:], entries[start:], strict=True):
-            if str(token_id) not in entry:
+            if not entry.has(str(token_id)):
                 raise TargetError("The server scored other tokens than it was sent.")
         scored: Rows = [from_prompt_logprobs(entry) for entry in entries[start:]]
         return [*scored, _last(self._dialect, choice)]
@@ -107,13 +107,12 @@ class Echo:
         request = self._dialect.request(_one_or_many(sequences), max_tokens=1)
         return request | {"echo": True}
 
-    def read(self, body: Any, sequences: Sequences, start: int) -> list[Rows]:
-        choices = in_order(body, len(sequences))
+    def read(self, body: Value, sequences: Sequences, start: int) -> list[Rows]:
+        choices = self._dialect.choices(body, len(sequences))
         return [self._rows(c, s, start) for c, s in zip(choices, sequences, strict=True)]
 
-    def _rows(self, choice: Mapping[str, Any], sequence: Sequence[int], start: int) -> Rows:
-        logprobs = choice["logprobs"] or {"top_logprobs": []}
-        entries = logprobs["top_logprobs"]
+    def _rows(self, choice: Value, sequence: Sequence[int], start: int) -> Rows:
+        entries = _items(choice.get("logprobs", "top_logprobs"))
         _check_length(entries, len(sequence) + 1)
         return [from_names(entry, self._dialect.names) for entry in entries[start:]]
 
@@ -141,18 +140,21 @@ class SglangGenerate:
             },
         }
 
-    def read(self, body: Any, sequences: Sequences, start: int) -> list[Rows]:
-        answers = body if isinstance(body, list) else [body]
+    def read(self, body: Value, sequences: Sequences, start: int) -> list[Rows]:
+        answers = body.items() if body.is_list else [body]
         if len(answers) != len(sequences):
             raise TargetError(f"The server answered {len(answers)} of {len(sequences)} prompts.")
         return [self._rows(a, s, start) for a, s in zip(answers, sequences, strict=True)]
 
-    def _rows(self, answer: Mapping[str, Any], sequence: Sequence[int], start: int) -> Rows:
+    def _rows(self, answer: Value, sequence: Sequence[int], start: int) -> Rows:
         info = answer["meta_info"]
-        scored_ids = [token_id for _, token_id, *_ in info["input_token_logprobs"]]
+        scored_ids = [id_of_triple(entry) for entry in info["input_token_logprobs"].items()]
         if scored_ids != list(sequence[start - 1 :]):
             raise TargetError("The server scored other tokens than it was sent.")
-        entries = [*info["input_top_logprobs"][1:], *info["output_top_logprobs"][:1]]
+        entries = [
+            *info["input_top_logprobs"].items()[1:],
+            *info["output_top_logprobs"].items()[:1],
+        ]
         _check_length(entries, len(sequence) - start + 1)
         return [from_triples(entry) for entry in entries]
 
@@ -162,14 +164,18 @@ def _one_or_many(sequences: Sequences) -> Any:
     return list(sequences[0]) if len(sequences) == 1 else [list(s) for s in sequences]
 
 
-def _last(dialect: Dialect, choice: Mapping[str, Any]) -> Row | None:
+def _last(dialect: Dialect, choice: Value) -> Row | None:
     generated = dialect.generated(choice)
     return generated[0][1] if generated else None
 
 
-def _check_length(entries: Sequence[Any] | None, expected: int) -> None:
-    if entries is None or len(entries) != expected:
+def _items(scores: Value) -> list[Value]:
+    return [] if scores.is_null else scores.items()
+
+
+def _check_length(entries: Sequence[Value], expected: int) -> None:
+    if len(entries) != expected:
         raise TargetError(
-            f"The server returned scores for {len(entries or ())} tokens instead of {expected}; "
+            f"The server returned scores for {len(entries)} tokens instead of {expected}; "
             "it does not score prompts."
         )

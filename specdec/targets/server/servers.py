@@ -6,13 +6,14 @@ that its defaults do not change the distribution. Whether they hold is for the p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from specdec.targets.server.continuation import Continuation, WritePrompt
 from specdec.targets.server.prefixes import CompletionPrefixes, LlamaServerPrefixes, Prefixes
 from specdec.targets.server.prompts import IdPrompt
+from specdec.targets.server.reader import Value
 from specdec.targets.server.score import Echo, PromptLogprobs, Score, SglangGenerate
 from specdec.targets.server.wire import Dialect, WireProtocol
 
@@ -35,6 +36,7 @@ class Server:
         whole_vocabulary: how it wants "all tokens" said, None for their number.
         health_path: answers quickly and does nothing.
         takes_ids: False where trying token ids is known to be futile.
+        any_model: whether it serves one model under whatever name it is asked for.
         advice: what to mind when it fails, in a sentence.
     """
 
@@ -47,6 +49,7 @@ class Server:
     whole_vocabulary: int | None = None
     health_path: str = "/v1/models"
     takes_ids: bool = True
+    any_model: bool = False
     advice: str = ""
 
 
@@ -67,6 +70,7 @@ SERVERS: Mapping[str, Server] = {
         "llama-server",
         ("llama-prompts",),
         fields={"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "samplers": ["temperature"]},
+        any_model=True,
     ),
     "mlx": Server(
         "mlx_lm.server",
@@ -75,6 +79,7 @@ SERVERS: Mapping[str, Server] = {
         max_top_logprobs=11,
         health_path="/health",
         takes_ids=False,
+        any_model=True,
         advice="Start mlx_lm.server with --prompt-cache-size 0: with its cache it dies of a "
         "prompt that ends in the token it has just written.",
     ),
@@ -103,11 +108,11 @@ def make_protocol(
     return _FORMS[form](dialect)
 
 
-def recognise(headers: Mapping[str, str], models: Any) -> str:
-    """Tell the kind of a server from the headers and body of its model list; "auto" if unknown."""
+def recognise(headers: Mapping[str, str], models: Sequence[Value]) -> str:
+    """Tell the kind of a server from the headers and the models of its list; "auto" if unknown."""
     if headers.get("Server", "").startswith("BaseHTTP"):
         return "mlx"
-    entries = models.get("data") if isinstance(models, dict) else None
-    owner = str(entries[0].get("owned_by", "")).lower() if entries else ""
+    owner = models[0].get("owned_by") if models else Value(None)
+    known = owner.text().lower() if owner else ""
     owners = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama-server"}
-    return owners.get(owner, "cerebras" if "cerebras" in owner else "auto")
+    return owners.get(known, "cerebras" if "cerebras" in known else "auto")

@@ -7,16 +7,19 @@ speculates against a server should know by how much.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from specdec.errors import TargetError
 from specdec.sampling import Sampler
-from specdec.targets.server.faults import HttpError, error_message
+from specdec.targets.server.faults import HttpError
+from specdec.targets.server.reader import Value
 from specdec.targets.server.remote import RemoteTarget
-from specdec.targets.server.wire import COMPLETIONS_PATH, reading
+from specdec.targets.server.wire import COMPLETIONS_PATH
+
+_MAX_SURPLUS = 16
+"""Some servers write on to the end of a character; a count beyond that is nonsense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +67,18 @@ def measure_streaming(
 def _measure(target: RemoteTarget, request: Mapping[str, Any]) -> StreamingBaseline:
     text, told = "", None
     arrivals_s: list[float] = []
-    for at_s, data in target.connection.stream(COMPLETIONS_PATH, request):
-        if data == "[DONE]":
-            break
-        with reading():
-            chunk = json.loads(data)
-            if chunk.get("error"):
-                raise TargetError(
-                    f"{target.endpoint.name} broke its stream off with an error "
-                    f"({error_message(data.encode())}); look at its log."
-                )
-            for choice in chunk.get("choices") or ():
-                piece = choice.get("text") or ""
-                if piece or choice.get("token_ids"):
-                    arrivals_s.append(at_s)
-                    text += piece
-            told = (chunk.get("usage") or {}).get("completion_tokens") or told
+    for at_s, chunk in target.connection.stream(COMPLETIONS_PATH, request):
+        if chunk.get("error"):
+            raise TargetError(
+                f"{target.endpoint.name} broke its stream off with an error ({chunk.words()}); "
+                "look at its log."
+            )
+        pieces = [_piece(choice) for choice in _choices(chunk)]
+        if any(piece is not None for piece in pieces):
+            arrivals_s.append(at_s)
+            text += "".join(piece or "" for piece in pieces)
+        most = request["max_tokens"] + _MAX_SURPLUS
+        told = chunk.get("usage", "completion_tokens").count(most) or told
     if not arrivals_s:
         raise TargetError(
             f"{target.endpoint.name} streamed no token; it may not stream completions at all."
@@ -90,6 +89,17 @@ def _measure(target: RemoteTarget, request: Mapping[str, Any]) -> StreamingBasel
         wall_s=arrivals_s[-1],
         counted_by="server" if told else "tokenizer",
     )
+
+
+def _choices(chunk: Value) -> list[Value]:
+    choices = chunk.get("choices") if chunk.is_object else chunk["choices"]
+    return [] if choices.is_null else choices.items()
+
+
+def _piece(choice: Value) -> str | None:
+    """Return the text of an event, None for one without a token."""
+    text = choice["text"].text() if choice.get("text") else ""
+    return text if text or choice.get("token_ids") else None
 
 
 def streaming_verdict(tokens_per_s: float, streaming: StreamingBaseline) -> str:

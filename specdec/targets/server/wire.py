@@ -7,8 +7,7 @@ answer can be replayed through them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from specdec.acceptance import Draft
 from specdec.errors import TargetError
 from specdec.targets.server.faults import OnWait
 from specdec.targets.server.http import Connection, Reply
+from specdec.targets.server.reader import Value
 from specdec.targets.server.rows import Row, TokenNames, from_names, from_objects
 
 COMPLETIONS_PATH = "/v1/completions"
@@ -73,6 +73,7 @@ class Dialect:
         top_logprobs: how many alternatives to ask for, as the server wants it said.
         chat_logprobs: whether it wants them as `logprobs: true, top_logprobs: N`.
         extra: further fields of every request.
+        any_model: whether it serves one model under whatever name it is asked for.
     """
 
     model: str
@@ -80,6 +81,7 @@ class Dialect:
     top_logprobs: int
     chat_logprobs: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
+    any_model: bool = False
 
     def request(self, prompt: Prompt, max_tokens: int, temperature: float = 1.0) -> dict[str, Any]:
         """Word a request; at temperature 1 log-probabilities are the model's own everywhere."""
@@ -96,55 +98,72 @@ class Dialect:
             **self.extra,
         }
 
-    def generated(
-        self, choice: Mapping[str, Any], *, greedy: bool = False
-    ) -> list[tuple[int | None, Row]]:
+    def choices(self, body: Value, count: int) -> list[Value]:
+        """Return the `count` choices of a completion in the order of their prompts.
+
+        Raises:
+            TargetError: it has others than were asked for, or none, or is another model's.
+        """
+        if not body.has("choices"):
+            if (body.is_object and body.get("message")) or body.get("detail"):
+                raise TargetError(f"The server answered without choices: {body.words()}.")
+            raise body["choices"].misshapen("a list")
+        self._check_model(body)
+        choices = body["choices"].items()
+        if len(choices) != count:
+            raise TargetError(
+                f"The server answered {len(choices)} of {count} prompts; it does not take several "
+                "prompts in one request."
+            )
+        return in_order(choices)
+
+    def _check_model(self, body: Value) -> None:
+        """Refuse an answer that says it is another model's; names may be longer or shorter."""
+        if self.any_model or not body.get("model"):
+            return
+        asked, answered = self.model.casefold(), body["model"].text().casefold()
+        if asked not in answered and answered not in asked:
+            raise TargetError(
+                f"The server was asked for the model {self.model}, but answered for "
+                f"{body['model'].shown()}; set the endpoint's model to the one that it serves."
+            )
+
+    def generated(self, choice: Value, *, greedy: bool = False) -> list[tuple[int | None, Row]]:
         """Read (chosen token, row) for every position that `choice` generated.
 
         The chosen token is None where it cannot be told. Chat-like answers do not say it reliably
         (mlx_lm names the first of an unsorted list), but a greedy server took the likeliest.
         """
-        logprobs = choice["logprobs"]
-        if logprobs is None:
+        logprobs = choice.get("logprobs")
+        if logprobs.is_null:
             return []
-        if "content" in logprobs:
-            rows = [from_objects(entry["top_logprobs"]) for entry in logprobs["content"]]
+        if logprobs.has("content"):
+            rows = [from_objects(entry["top_logprobs"]) for entry in logprobs["content"].items()]
             return [(row.best() if greedy else None, row) for row in rows]
+        tokens, tops = logprobs["tokens"].items(), logprobs["top_logprobs"].items()
+        if len(tokens) != len(tops):
+            raise logprobs["top_logprobs"].misshapen(f"a list as long as the {len(tokens)} tokens")
         return [
-            (self.names.id_of(token), from_names(entry, self.names))
-            for token, entry in zip(logprobs["tokens"], logprobs["top_logprobs"], strict=True)
+            (self.names.id_of(token.text()), from_names(entry, self.names))
+            for token, entry in zip(tokens, tops, strict=True)
         ]
 
 
-def in_order(body: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
-    """Return the `count` choices of a completion in the order of their prompts."""
-    choices: list[Mapping[str, Any]] = sorted(body["choices"], key=lambda c: int(c["index"]))
-    if len(choices) != count:
-        raise TargetError(
-            f"The server answered {len(choices)} of {count} prompts; it does not take several "
-            "prompts in one request."
-        )
-    return choices
+def in_order(answers: Sequence[Value]) -> list[Value]:
+    """Return answers by their `index`, which must be those of as many prompts."""
+    ordered: list[Value | None] = [None] * len(answers)
+    for answer in answers:
+        index = answer["index"].integer(0, len(answers) - 1)
+        if ordered[index] is not None:
+            raise TargetError(
+                f"The server answered prompt {index} twice and another one not at all; check the "
+                "endpoint's server setting."
+            )
+        ordered[index] = answer
+    return [answer for answer in ordered if answer is not None]
 
 
-@contextmanager
-def reading() -> Iterator[None]:
-    """Turn whatever a body of an unexpected shape causes into one sentence."""
-    try:
-        yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise TargetError(
-            "The server's answer has not the shape its kind of server is known for "
-            f"({type(error).__name__}: {error}); check the endpoint's server setting."
-        ) from error
-
-
-def server_seconds(body: Any) -> float | None:
+def server_seconds(body: Value) -> float | None:
     """Return the time a server says it took: Cerebras' `time_info`, SGLang's `e2e_latency`."""
-    if not isinstance(body, dict):
-        return None
-    for group, name in (("time_info", "total_time"), ("meta_info", "e2e_latency")):
-        seconds = (body.get(group) or {}).get(name)
-        if isinstance(seconds, int | float) and seconds >= 0:
-            return float(seconds)
-    return None
+    told = (body.get("time_info", "total_time"), body.get("meta_info", "e2e_latency"))
+    return next((value.seconds() for value in told if value.seconds() is not None), None)

@@ -75,7 +75,10 @@ def answer(connection: socket.socket, body: bytes, *, length: int | None = None)
 def _read_request(connection: socket.socket) -> None:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(1 << 16)
+        received = connection.recv(1 << 16)
+        if not received:
+            raise ConnectionError
+        data += received
     head, _, body = data.partition(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):

@@ -8,6 +8,8 @@ from typing import Any
 
 from werkzeug import Request, Response
 
+from specdec.targets.server.reader import Value
+
 FOLDER = Path(__file__).parents[2] / "fixtures" / "servers"
 
 
@@ -23,8 +25,8 @@ def response_of(name: str) -> dict[str, Any]:
     return response
 
 
-def body_of(name: str) -> Any:
-    return response_of(name)["body"]
+def body_of(name: str) -> Value:
+    return Value(response_of(name)["body"])
 
 
 def names(status: int) -> list[str]:

@@ -17,6 +17,7 @@ from specdec.targets.link import EmulatedLink
 from specdec.targets.server.http import Connection
 from specdec.targets.server.probe import probe
 from specdec.targets.server.remote import RemoteTarget
+from specdec.targets.server.rows import MAX_PADDING
 from tests.made_runs import VOCAB_SIZE, BlurredDrafter, HashedTarget, hashed_logits
 from tests.targets.server.toy_server import ToyServer
 
@@ -38,7 +39,7 @@ def remote(httpserver, endpoint, tokenizer):
 
 
 def run(target, sampler, *, num_tokens=20, k=3, seed=3):
-    settings = RoundSettings(BlurredDrafter(), k, sampler)
+    settings = RoundSettings(BlurredDrafter(target.vocab_size), k, sampler)
     events = list(generate(PROMPT, target, settings, max_tokens=num_tokens, seed=seed))
     rounds = [event for event in events if isinstance(event, RoundResult)]
     return rounds, events[-1]
@@ -91,7 +92,8 @@ def test_without_enough_alternatives_a_run_has_the_law_of_top_n(remote, protocol
             continue
         given = Distribution.from_logits(row, sampler).probs
         expected = Distribution.from_logits(hashed_logits(path), Sampler(0.8, 20)).probs
-        np.testing.assert_allclose(given, expected, atol=1e-5)
+        np.testing.assert_allclose(given[:VOCAB_SIZE], expected, atol=1e-5)
+        assert not given[VOCAB_SIZE:].any()
 
 
 def test_a_server_that_tells_its_own_time_shows_the_time_of_the_network(remote):
@@ -126,7 +128,7 @@ def test_a_server_that_gives_less_than_it_promised_ends_the_run_with_its_tokens_
     httpserver.clear()
     worse = ToyServer(tokenizer, owner="vllm")
     worse.mount(httpserver)
-    settings = RoundSettings(BlurredDrafter(), 2, Sampler(0.0))
+    settings = RoundSettings(BlurredDrafter(target.vocab_size), 2, Sampler(0.0))
     events = generate(PROMPT, target, settings, max_tokens=30)
     seen = []
     for event in events:
@@ -150,10 +152,10 @@ def test_a_foreign_tokenizer_is_found_out_when_a_server_names_what_it_lacks(
     httpserver.clear()
 
     def larger(context):
-        return np.concatenate([hashed_logits(context), [50.0]])
+        return np.concatenate([hashed_logits(context), np.full(MAX_PADDING, -50), [50.0]])
 
     ToyServer(tokenizer, model=larger, owner="vllm").mount(httpserver)
-    with pytest.raises(TargetError, match="names token 300"):
+    with pytest.raises(TargetError, match=f"names token {VOCAB_SIZE + MAX_PADDING}"):
         target.start(PROMPT).score(PROMPT, Draft())
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from specdec.errors import TargetError
 from specdec.sampling import Distribution, Sampler
+from specdec.targets.server.reader import Value
 from specdec.targets.server.rows import (
     Row,
     TokenNames,
@@ -63,10 +64,10 @@ def test_the_drafted_token_never_widens_the_support(logprobs, n):
 def test_the_four_formats_say_the_same():
     expected = [(7, -0.5), (3, -1.5)]
     rows = [
-        from_prompt_logprobs({"3": {"logprob": -1.5, "rank": 2}, "7": {"logprob": -0.5}}),
-        from_triples([[-1.5, 3, None], [-0.5, 7, " a"]]),
-        from_names({"token_id:3": -1.5, "token_id:7": -0.5}, TokenNames(Words())),
-        from_objects([{"id": 3, "token": "x", "logprob": -1.5}, {"id": 7, "logprob": -0.5}]),
+        from_prompt_logprobs(Value({"3": {"logprob": -1.5, "rank": 2}, "7": {"logprob": -0.5}})),
+        from_triples(Value([[-1.5, 3, None], [-0.5, 7, " a"]])),
+        from_names(Value({"token_id:3": -1.5, "token_id:7": -0.5}), TokenNames(Words())),
+        from_objects(Value([{"id": 3, "token": "x", "logprob": -1.5}, {"id": 7, "logprob": -0.5}])),
     ]
     for row in rows:
         assert list(zip(row.token_ids, row.logprobs, strict=True)) == expected
@@ -75,7 +76,7 @@ def test_the_four_formats_say_the_same():
 
 def test_only_a_text_that_one_token_has_names_a_token():
     names = TokenNames(Words())
-    row = from_names({" the": -1.0, "a": -2.0, "": -3.0, "�": -4.0, "new": -5.0}, names)
+    row = from_names(Value({" the": -1.0, "a": -2.0, "": -3.0, "�": -4.0, "new": -5.0}), names)
     assert row.token_ids.tolist() == [1]
     assert row.num_unknown == 4
 
@@ -83,7 +84,7 @@ def test_only_a_text_that_one_token_has_names_a_token():
 @pytest.mark.parametrize("value", [NAN, 0.5, INFINITY, "−1", None, True, [1]])
 def test_what_is_no_log_probability_is_refused(value):
     with pytest.raises(TargetError, match="log-probabilit"):
-        Row.make([(0, value)])
+        Value(value).logprob()
 
 
 def test_zeros_for_everything_are_refused():
@@ -91,9 +92,16 @@ def test_zeros_for_everything_are_refused():
         Row.make([(0, 0.0), (1, 0.0), (2, 0.0)])
 
 
-def test_fillers_for_excluded_tokens_are_left_out():
-    row = Row.make([(0, -0.1), (1, -9999.0), (2, -INFINITY)])
-    assert row.token_ids.tolist() == [0]
+@pytest.mark.parametrize("nothing", [-9999.0, -9999, -INFINITY, -3.4028235e38, -1e308])
+def test_a_token_that_is_named_as_impossible_is_named(nothing):
+    row = from_objects(Value([{"id": 0, "logprob": -0.1}, {"id": 1, "logprob": nothing}]))
+    assert row.token_ids.tolist() == [0, 1]
+    assert row.logits(3, 2).tolist() == [np.float32(-0.1), -INFINITY, -INFINITY]
+
+
+def test_a_row_in_which_nothing_is_possible_is_refused():
+    with pytest.raises(TargetError, match="probability of 0"):
+        Row.make([(0, -INFINITY), (1, -INFINITY)])
 
 
 def test_rounding_to_bfloat16_is_no_lie():

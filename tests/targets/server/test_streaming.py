@@ -118,7 +118,7 @@ def test_a_server_without_stream_options_is_asked_without_them(httpserver, targe
     [
         (events("[DONE]"), "streamed no token"),
         (Response('{"choices": []}', content_type="application/json"), "streamed no token"),
-        (events('{"choi'), "has not the shape"),
+        (events('{"choi'), "broken JSON"),
         (events(text("a"), {"error": {"message": "out of memory"}}), r"error \(out of memory\)"),
         (Response('{"error": "Unauthorized"}', 401), "did not accept the API key"),
     ],

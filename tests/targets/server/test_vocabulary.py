@@ -127,7 +127,7 @@ def test_an_endpoint_opens_with_the_tokenizer_of_its_model(httpserver, endpoint,
     tokenizer = load_target_tokenizer(str(tmp_path))
     ToyServer(tokenizer, owner="vllm").mount(httpserver)
     target = open_remote(endpoint(tokenizer=str(tmp_path), protocol="prefixes"))
-    assert (target.vocab_size, target.backend) == (300, "prefixes")
+    assert (target.capabilities.vocab_size, target.backend) == (300, "prefixes")
 
 
 def test_without_its_key_an_endpoint_fetches_nothing(endpoint, monkeypatch):

@@ -208,8 +208,13 @@ class ToyServer:
         """Answer as llama-server does."""
         assert asked["samplers"] == ["temperature"]
         return [
-            {"completion_probabilities": [self._object(_logprobs(self.model(p)), asked["n_probs"])]}
-            for p in asked["prompt"]
+            {
+                "index": index,
+                "completion_probabilities": [
+                    self._object(_logprobs(self.model(prompt)), asked["n_probs"])
+                ],
+            }
+            for index, prompt in enumerate(asked["prompt"])
         ]
 
     def _draw(self, logits: np.ndarray) -> int:
