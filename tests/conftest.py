@@ -19,6 +19,12 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the nights' tests to those who ask for them: `-m nightly`."""
+    if "nightly" not in config.option.markexpr:
+        items[:] = [item for item in items if item.get_closest_marker("nightly") is None]
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

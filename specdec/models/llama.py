@@ -1,120 +1,27 @@
-"""The Llama architecture as a Hugging Face folder describes it: shapes, weights, rotations."""
+"""The weights of a Llama as a Hugging Face folder stores them, checked before they are read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite, pi
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 
 from specdec.errors import ModelError
+from specdec.models.llama_config import LlamaConfig
+from specdec.models.rotations import Rotations
+from specdec.models.weight_files import DTYPES, Stored, stored_tensors
 
 FloatArray = NDArray[np.float32]
 DRAFT_TOKEN_IDS = "draft_token_ids.npy"
 """Optional file of a draft's folder: the sorted ids [num_rows] its head is computed for."""
 
-_SCALINGS = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-"""The known kinds of rotary scaling and the numbers each is given by."""
-
-
-@dataclass(frozen=True, slots=True)
-class LlamaConfig:
-    """The numbers of a Llama; names as in `config.json`."""
-
-    num_layers: int
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    vocab_size: int
-    context_length: int
-    norm_eps: float
-    rope_theta: float
-    rope_type: str
-    rope_scaling: Mapping[str, float]
-    tied: bool
-
-    @classmethod
-    def load(cls, folder: Path) -> LlamaConfig:
-        """Read `config.json`.
-
-        Raises:
-            ModelError: it is missing or broken, or the model is no plain Llama.
-        """
-        raw = read_json(folder / "config.json")
-        kind = raw.get("model_type")
-        if kind != "llama" or raw.get("attention_bias") or raw.get("mlp_bias"):
-            raise ModelError(
-                f"The portable backend opens Llama models without biases; {folder.name} is of type "
-                f"{kind!r}. The MLX backend (--backend mlx) opens more kinds."
-            )
-        rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-        if not isinstance(rope, dict):
-            raise ModelError(f"{folder / 'config.json'} has a rotary scaling that is no object.")
-        values, scaling = (_Numbers(folder / "config.json", numbers) for numbers in (raw, rope))
-        rope_type = rope.get("rope_type", rope.get("type", "default"))
-        if rope_type not in _SCALINGS:
-            raise ModelError(f"The portable backend knows no rotary scaling of type {rope_type!r}.")
-        heads, hidden_size = values.whole("num_attention_heads"), values.whole("hidden_size")
-        config = cls(
-            num_layers=values.whole("num_hidden_layers"),
-            hidden_size=hidden_size,
-            num_heads=heads,
-            num_kv_heads=values.whole("num_key_value_heads", heads),
-            head_dim=values.whole("head_dim", hidden_size // heads),
-            intermediate_size=values.whole("intermediate_size"),
-            vocab_size=values.whole("vocab_size"),
-            context_length=values.whole("max_position_embeddings"),
-            norm_eps=values.real("rms_norm_eps"),
-            rope_theta=scaling.real("rope_theta", values.real("rope_theta", 10000.0)),
-            rope_type=rope_type,
-            rope_scaling={name: scaling.real(name) for name in _SCALINGS[rope_type]},
-            tied=bool(raw.get("tie_word_embeddings")),
-        )
-        if heads % config.num_kv_heads:
-            raise ModelError(
-                f"{heads} heads of {folder.name} cannot share {config.num_kv_heads} key heads."
-            )
-        return config
-
-    def inverse_frequencies(self) -> NDArray[np.float64]:
-        """Return the rotation speeds [head_dim / 2] in radians per position, scaling included."""
-        exponents = np.arange(0, self.head_dim, 2, dtype=np.float64) / self.head_dim
-        speeds = self.rope_theta**-exponents
-        if self.rope_type == "linear":
-            scaled: NDArray[np.float64] = speeds / self.rope_scaling["factor"]
-            return scaled
-        if self.rope_type == "llama3":
-            return _llama3_scaling(speeds, self.rope_scaling)
-        return speeds
-
-    def rotations(self, length: int) -> tuple[FloatArray, FloatArray]:
-        """Return cosines and sines [length, head_dim / 2] of every position's rotation."""
-        angles = np.outer(np.arange(length, dtype=np.float64), self.inverse_frequencies())
-        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-def _llama3_scaling(
-    speeds: NDArray[np.float64], scaling: Mapping[str, float]
-) -> NDArray[np.float64]:
-    """Slow long wavelengths down by `factor`, keep short ones, blend between (Llama 3.1)."""
-    factor, old_length = scaling["factor"], scaling["original_max_position_embeddings"]
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = old_length * speeds / (2 * pi)  # over the original context
-    share = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    blended: NDArray[np.float64] = speeds * (share + (1.0 - share) / factor)
-    return blended
+EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+_PACKED = (".qweight", ".scales", ".qzeros", ".weight_packed", ".weight_scale", ".absmax")
+"""Endings of tensors that stand beside weights of a few bits each, or in their place."""
+_HARMLESS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,27 +57,20 @@ class LlamaWeights:
     def load(
         cls, folder: Path, config: LlamaConfig, head_ids: NDArray[np.intp] | None
     ) -> LlamaWeights:
-        """Read every `*.safetensors` of the folder; `head_ids` picks the rows of the head.
+        """Read the folder's safetensors files; `head_ids` picks the rows of the head.
 
         Raises:
-            ModelError: a tensor is missing or has the wrong shape.
+            ModelError: a tensor is missing, packed, or has another shape than the configuration
+                says; nothing is allocated before that is known.
         """
+        stored = stored_tensors(folder)
+        _check_tensors(folder, config, stored)
         weights = cls._allocate(config)
-        places = weights._places(config)
-        seen = set()
-        for name, tensor in _tensors(folder):
-            if name in places:
-                if tensor.shape != places[name].shape:
-                    raise ModelError(
-                        f"{name} in {folder} has shape {tensor.shape}, not {places[name].shape}."
-                    )
-                places[name][...] = tensor
-                seen.add(name)
-        missing = sorted(places.keys() - seen)
-        if missing:
-            raise ModelError(
-                f"{folder} lacks {len(missing)} tensors, {missing[0]} among them; fetch it again."
-            )
+        for name, place in weights._places(config).items():
+            with np.errstate(over="ignore"):  # of float64: infinity, which is as wrong there
+                place[...] = stored[name].read()
+        if config.tied and HEAD in stored:
+            _require_tied(folder, weights.embedding, stored[HEAD])
         head = weights.embedding if config.tied else weights.head
         if head_ids is not None:
             head = np.ascontiguousarray(head[head_ids])
@@ -199,9 +99,9 @@ class LlamaWeights:
 
     def _places(self, c: LlamaConfig) -> dict[str, FloatArray]:
         """Return where each tensor of the folder goes."""
-        places = {"model.embed_tokens.weight": self.embedding, "model.norm.weight": self.final_norm}
+        places = {EMBEDDING: self.embedding, FINAL_NORM: self.final_norm}
         if not c.tied:
-            places["lm_head.weight"] = self.head
+            places[HEAD] = self.head
         keys = c.num_heads * c.head_dim
         values = keys + c.num_kv_heads * c.head_dim
         for layer in range(c.num_layers):
@@ -223,91 +123,88 @@ class LlamaWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Llama:
-    """What a forward computes with, shared by every view of a model.
+    """What a forward computes with, shared by every view of a model: numbers, tensors, rotations.
 
-    Attributes:
-        config: the numbers of the architecture.
-        weights: all its tensors.
-        cosines: rotations [context_length, head_dim / 2].
-        sines: likewise.
+    The rotations hold the positions that a forward has asked them to reach.
     """
 
     config: LlamaConfig
     weights: LlamaWeights
-    cosines: FloatArray
-    sines: FloatArray
+    rotations: Rotations
 
 
-# Untyped in the library; unlike its NumPy front end it knows bfloat16.
-_deserialize: Any = safetensors.deserialize
-_DTYPES: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
+def _expected(c: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name and shape of every tensor, one layer after the other."""
+    yield EMBEDDING, (c.vocab_size, c.hidden_size)
+    yield FINAL_NORM, (c.hidden_size,)
+    if not c.tied:
+        yield HEAD, (c.vocab_size, c.hidden_size)
+    queries, keys = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    of_layer = {
+        "input_layernorm": (c.hidden_size,),
+        "self_attn.q_proj": (queries, c.hidden_size),
+        "self_attn.k_proj": (keys, c.hidden_size),
+        "self_attn.v_proj": (keys, c.hidden_size),
+        "self_attn.o_proj": (c.hidden_size, queries),
+        "post_attention_layernorm": (c.hidden_size,),
+        "mlp.gate_proj": (c.intermediate_size, c.hidden_size),
+        "mlp.up_proj": (c.intermediate_size, c.hidden_size),
+        "mlp.down_proj": (c.hidden_size, c.intermediate_size),
+    }
+    for layer in range(c.num_layers):
+        for name, shape in of_layer.items():
+            yield f"model.layers.{layer}.{name}.weight", shape
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield every tensor of the folder's safetensors files; bfloat16 is widened exactly."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder} holds no .safetensors file; it is not a model folder.")
-    for file in files:
-        try:
-            entries: list[tuple[str, Any]] = _deserialize(file.read_bytes())
-        except safetensors.SafetensorError as error:
+def _check_tensors(folder: Path, config: LlamaConfig, stored: Mapping[str, Stored]) -> None:
+    """Hold the tensors of a folder against its configuration, up to the first that is wrong."""
+    packed = next((name for name in stored if name.endswith(_PACKED)), None)
+    if packed is not None:
+        raise ModelError(
+            f"{folder} holds packed weights ({packed}), and the portable backend opens no packed "
+            "weights; the MLX backend (--backend mlx) opens those it knows, or choose the same "
+            "model in bfloat16."
+        )
+    names = set()
+    for name, shape in _expected(config):
+        if name not in stored:
+            raise ModelError(f"{folder} lacks the tensor {name}; fetch it again.")
+        found = stored[name]
+        if found.shape != shape:
             raise ModelError(
-                f"{file} is damaged ({error}); delete it and fetch it again."
-            ) from None
-        for name, entry in entries:
-            shape, kind, data = entry["shape"], entry["dtype"], entry["data"]
-            if kind == "BF16":
-                bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-                yield name, bits.view(np.float32).reshape(shape)
-            elif kind in _DTYPES:
-                yield name, np.frombuffer(data, _DTYPES[kind]).reshape(shape)
-
-
-@dataclass(frozen=True, slots=True)
-class _Numbers:
-    """The numbers in a JSON object of `file`, each checked as it is read: kernels trust them."""
-
-    file: Path
-    values: Mapping[str, Any]
-
-    def real(self, name: str, default: float | None = None) -> float:
-        value = self._get(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
-            raise ModelError(f"{self.file} gives {name} as {value!r}, which is no number.")
-        return float(value)
-
-    def whole(self, name: str, default: int | None = None) -> int:
-        value = self._get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(
-                f"{self.file} gives {name} as {value!r}, which is no whole number above 0."
+                f"{name} in {found.file} has shape {list(found.shape)}, and config.json makes it "
+                f"{list(shape)}; fetch the folder again."
             )
-        return value
+        names.add(name)
+        if found.dtype not in DTYPES:
+            raise ModelError(
+                f"{name} in {found.file} is stored as {found.dtype}, which the portable backend "
+                f"does not read (it reads {', '.join(DTYPES)}); choose the same model in bfloat16."
+            )
+    for name in stored.keys() - names - {HEAD}:
+        _require_harmless(name, config, stored[name])
 
-    def _get(self, name: str, default: float | None) -> Any:
-        value = self.values.get(name)
-        value = default if value is None else value
-        if value is None:
-            raise ModelError(f"{self.file} has no {name!r}; it does not describe a Llama.")
-        return value
+
+def _require_harmless(name: str, config: LlamaConfig, stored: Stored) -> None:
+    """Refuse a tensor of a layer that is run and has no place in a plain Llama: it would count."""
+    part = name.removeprefix("model.layers.").partition(".")[0]
+    of_layer = name.startswith("model.layers.") and part.isdecimal() and len(part) < 10
+    if name.endswith(_HARMLESS) or (of_layer and int(part) >= config.num_layers):
+        return
+    if of_layer or name.startswith(("model.", "lm_head.")):
+        raise ModelError(
+            f"{stored.file} holds {name}, which a plain Llama does not have; the MLX backend "
+            "(--backend mlx) opens more kinds."
+        )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: the file is missing or holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing; {path.parent} is not a model folder.") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}).") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold a JSON object.")
-    return content
+def _require_tied(folder: Path, embedding: FloatArray, head: Stored) -> None:
+    """Refuse a head of its own where the configuration says that it is the embedding."""
+    if head.dtype not in DTYPES or not np.array_equal(head.read(), embedding):
+        raise ModelError(
+            f"{folder / 'config.json'} gives tie_word_embeddings as True, and {head.file.name} "
+            f"holds another {HEAD}; set it to false if that is the head."
+        )
 
 
 def read_head_ids(folder: Path, vocab_size: int) -> NDArray[np.intp] | None:
@@ -315,7 +212,12 @@ def read_head_ids(folder: Path, vocab_size: int) -> NDArray[np.intp] | None:
     path = folder / DRAFT_TOKEN_IDS
     if not path.exists():
         return None
-    ids: NDArray[np.intp] = np.load(path, allow_pickle=False).astype(np.intp)
-    if ids.ndim != 1 or not ids.size or ids.min() < 0 or ids.max() >= vocab_size:
-        raise ModelError(f"{path} does not hold token ids below {vocab_size}.")
-    return ids
+    try:  # mapped, so that no more is allocated than the file has
+        ids = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); fetch it again.") from None
+    whole = isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind in "iu" and ids.size
+    if not whole or ids.min() < 0 or ids.max() >= vocab_size or (np.diff(ids) <= 0).any():
+        raise ModelError(f"{path} does not hold ascending token ids below {vocab_size}.")
+    picked: NDArray[np.intp] = ids.astype(np.intp)
+    return picked

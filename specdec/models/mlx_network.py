@@ -27,8 +27,11 @@ from numpy.typing import NDArray
 
 from specdec.errors import ModelError
 from specdec.models.base import Logits, middle_layers
-from specdec.models.llama import read_head_ids, read_json
+from specdec.models.json_values import Values, read_json
+from specdec.models.llama import read_head_ids
+from specdec.models.llama_config import KINDS, ROPE_TYPES, LlamaConfig
 from specdec.models.mlx_thread import MLX_THREAD
+from specdec.models.weight_files import weight_files
 
 MLX_THREAD.end_at_exit(mx.clear_streams)
 
@@ -122,8 +125,10 @@ class MlxNetwork:
 
 
 def _load(folder: Path, config: Mapping[str, Any]) -> Any:
+    settings = _settings(folder, config)
+    _refuse_strays(folder)
     try:
-        model, _ = load_model(folder, model_config=_rotary_settings(config))
+        model, _ = load_model(folder, model_config=settings)
     except Exception as error:  # mlx-lm raises whatever the folder's content leads it to
         if isinstance(error.__cause__, ImportError):
             raise ModelError(
@@ -137,22 +142,74 @@ def _load(folder: Path, config: Mapping[str, Any]) -> Any:
     return model
 
 
-def _rotary_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the older names of what transformers 5 writes as `rope_parameters`.
+def _settings(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what mlx-lm must be told so that it reads a Llama as transformers does.
 
-    mlx-lm's Llama reads the older ones only and would quietly take its defaults.
+    It knows the older names of the rotations only, has other defaults, and passes over the rest.
+
+    Raises:
+        ModelError: the configuration asks for what mlx-lm's Llama would quietly not do.
     """
+    if config.get("model_type") not in KINDS:
+        return _rotary_settings(config)
+    llama = LlamaConfig.load(folder, backend="mlx")
+    rope = llama.rope
+    if rope.attention_factor is not None or not rope.truncate:
+        raise ModelError(
+            f"{folder / 'config.json'} gives YaRN an attention_factor or no truncation, which "
+            "mlx-lm does not obey; choose the portable backend."
+        )
+    scaling: dict[str, Any] = {"rope_type": rope.rope_type}
+    if rope.rope_type == "dynamic":  # stretches nothing within the context
+        scaling = {"rope_type": "default"}
+    numbers = {name: getattr(rope, name, None) for name in ROPE_TYPES[rope.rope_type]}
+    numbers["original_max_position_embeddings"] = rope.original_length
+    scaling |= {name: number for name, number in numbers.items() if number is not None}
+    if not (rope.mscale and rope.mscale_all_dim):  # of one alone transformers takes no notice
+        scaling = {k: v for k, v in scaling.items() if not k.startswith("mscale")}
+    return {
+        "rope_theta": rope.rope_theta,
+        "rope_scaling": scaling,
+        "head_dim": llama.head_dim,
+        "num_key_value_heads": llama.num_kv_heads,
+        "rms_norm_eps": llama.norm_eps,
+        "tie_word_embeddings": llama.tied,
+        "max_position_embeddings": llama.context_length,
+        "sliding_window": None,
+        "layer_types": None,
+    }
+
+
+def _rotary_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the older names of what transformers 5 writes as `rope_parameters`."""
     rope = config.get("rope_parameters") or {}
-    if "rope_theta" not in rope:
+    if not isinstance(rope, Mapping) or "rope_theta" not in rope:
         return {}
     return {"rope_theta": rope["rope_theta"], "rope_scaling": rope}
 
 
+def _refuse_strays(folder: Path) -> None:
+    """Refuse files that mlx-lm would read beside those that hold the model.
+
+    Raises:
+        ModelError: there is one, or a file of the model is missing.
+    """
+    files = set(weight_files(folder))
+    for stray in sorted(set(folder.glob("model*.safetensors")) - files):
+        raise ModelError(
+            f"{folder} holds {stray.name} beside the files of its index, and mlx-lm would read it "
+            "too; move it away, or choose the portable backend."
+        )
+
+
 def _context_length(folder: Path, config: Mapping[str, Any]) -> int:
     for settings in (config, config.get("text_config") or {}):
+        values = Values(folder / "config.json", settings if isinstance(settings, Mapping) else {})
         for key in _CONTEXT_KEYS:
-            if settings.get(key):
-                return int(settings[key])
+            if values.values.get(key):
+                return values.whole(key)
+    if config.get("model_type") in KINDS:
+        return LlamaConfig.load(folder, backend="mlx").context_length
     raise ModelError(
         f"{folder / 'config.json'} does not say how long a context the model takes; "
         "add max_position_embeddings."

@@ -164,7 +164,8 @@ def _normalise(rows: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
 
 def _rotate(llama: Llama, heads: FloatArray, positions: NDArray[np.intp]) -> FloatArray:
     """Turn [rows, heads, head_dim] by their positions [rows] (RoPE, halves paired)."""
-    cosine, sine = llama.cosines[positions][:, None], llama.sines[positions][:, None]
+    table = llama.rotations
+    cosine, sine = table.cosines[positions][:, None], table.sines[positions][:, None]
     a, b = np.split(heads, 2, axis=-1)
     return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)
 

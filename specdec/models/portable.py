@@ -21,7 +21,9 @@ from specdec.errors import ModelError
 from specdec.models import numpy_forward
 from specdec.models.base import AFTER_NORM, Inside, Logits, middle_layers, require
 from specdec.models.cache import PortableCache, Visibility
-from specdec.models.llama import FloatArray, Llama, LlamaConfig, LlamaWeights, read_head_ids
+from specdec.models.llama import FloatArray, Llama, LlamaWeights, read_head_ids
+from specdec.models.llama_config import LlamaConfig
+from specdec.models.rotations import Rotations
 
 _FORWARD_LOCK = threading.Lock()
 """Numba's default threading layer aborts the process if two threads launch kernels at once, and
@@ -73,11 +75,12 @@ class PortableModel:
         config = LlamaConfig.load(folder)
         if config.head_dim % 4:
             raise ModelError(
-                f"The heads of {folder.name} are {config.head_dim} wide, no multiple of 4."
+                f"The heads of {folder.name} are {config.head_dim} wide, and the portable backend "
+                "takes multiples of 4; the MLX backend (--backend mlx) opens it."
             )
         head_ids = read_head_ids(folder, config.vocab_size)
         weights = LlamaWeights.load(folder, config, head_ids)
-        llama = Llama(config, weights, *config.rotations(config.context_length))
+        llama = Llama(config, weights, Rotations(config.rope, config.head_dim))
         model = cls(name or folder.name, llama, tuple(range(config.num_layers)), head_ids)
         model.forward([0], model.new_cache())
         return model
@@ -115,6 +118,7 @@ class PortableModel:
         require(self, inside)
         self._require_room(cache.length + ids.size)
         with _FORWARD_LOCK:
+            self.llama.rotations.reach(cache.length + ids.size)
             if numba_kernels() is None or inside.attention or ids.size > MAX_KERNEL_ROWS:
                 numpy_forward.prefill(self.llama, self.layers, ids, cache, inside)
             else:
@@ -137,8 +141,10 @@ class PortableModel:
         else:
             visible = Visibility.of_tree(cache.length, parents, ids.size)
         require(self, inside)
-        self._require_room(visible.positions.max(initial=-1) + 1)
+        num_positions = int(visible.positions.max(initial=-1)) + 1
+        self._require_room(num_positions)
         with _FORWARD_LOCK:
+            self.llama.rotations.reach(num_positions)
             if numba_kernels() is None or inside.attention:
                 logits = numpy_forward.decode(self.llama, self.layers, ids, cache, visible, inside)
             else:
@@ -146,7 +152,7 @@ class PortableModel:
         return logits if self.head_ids is None else self._widen(logits)
 
     def _require_room(self, num_tokens: int) -> None:
-        """Refuse positions that have no rotation: the kernels would read past the table's end."""
+        """Refuse positions that the model was not made for."""
         if num_tokens > self.context_length:
             raise ModelError(
                 f"{self.name} reads {self.context_length} tokens at most and was given "
@@ -181,8 +187,8 @@ class PortableModel:
             head,
             c.norm_eps,
             c.num_heads,
-            self.llama.cosines,
-            self.llama.sines,
+            self.llama.rotations.cosines,
+            self.llama.rotations.sines,
             visible.positions,
             cache.keys,
             cache.values,

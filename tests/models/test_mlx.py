@@ -348,10 +348,56 @@ def test_a_damaged_folder_is_refused_with_its_path(tmp_path: Path) -> None:
 
 
 def test_a_config_without_a_context_length_is_refused(tmp_path: Path) -> None:
-    write_tiny_llama(tmp_path)
-    change_config(tmp_path, lambda config: config.pop("max_position_embeddings"))
+    write_network(tmp_path, SMALL_CONFIG | {"model_type": "qwen3"})
+    change_config(tmp_path, lambda config: config.update(max_position_embeddings=None))
     with pytest.raises(ModelError, match="add max_position_embeddings"):
         MlxModel.load(tmp_path, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "gelu"}, "mlx backend gates with SiLU only"),
+        ({"partial_rotary_factor": 0.5}, "mlx backend rotates the whole of each head"),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": 2}},
+            "attention_factor",
+        ),
+    ],
+)
+def test_what_mlx_lm_would_pass_over_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_tiny_llama(tmp_path)
+    change_config(tmp_path, lambda config: config.update(changes))
+    with pytest.raises(ModelError, match=message):
+        MlxModel.load(tmp_path, "tiny")
+
+
+def test_files_that_mlx_lm_would_read_beside_the_model_are_refused(tmp_path: Path) -> None:
+    write_tiny_llama(tmp_path)
+    (tmp_path / "model-00009.safetensors").write_bytes(
+        (tmp_path / "model.safetensors").read_bytes()
+    )
+    with pytest.raises(ModelError, match=r"holds model-00009\.safetensors beside"):
+        MlxModel.load(tmp_path, "tiny")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tie_word_embeddings": None, "rope_theta": None},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 4}},
+        {"rope_scaling": {"type": "yarn", "factor": 4, "mscale": 1.0}},
+        {"rope_parameters": {"rope_type": "linear", "type": "yarn", "factor": 2}},
+    ],
+)
+def test_a_llama_is_the_same_on_both_backends(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_tiny_llama(tmp_path, tie="tie_word_embeddings" not in changes)
+    change_config(tmp_path, lambda config: config.update(changes))
+    models: list[Any] = [PortableModel.load(tmp_path), MlxModel.load(tmp_path, "tiny")]
+    ours, theirs = (model.forward([5, 17, 3, 99], model.new_cache()) for model in models)
+    assert np.abs(ours - theirs).max() < 1e-3
 
 
 def test_a_reduced_head_of_another_architecture_is_refused(tmp_path: Path) -> None:

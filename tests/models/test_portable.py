@@ -471,8 +471,8 @@ def spoil(folder: Path, **changes: object) -> None:
     ("changes", "message"),
     [
         ({"model_type": "qwen2"}, "of type 'qwen2'"),
-        ({"attention_bias": True}, "without biases"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rotary scaling of type 'yarn'"),
+        ({"attention_bias": True}, "adds no biases"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rotary scaling of type 'longrope'"),
         ({"num_hidden_layers": 9}, "lacks"),
         ({"intermediate_size": 99}, "has shape"),
     ],

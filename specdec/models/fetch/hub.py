@@ -24,6 +24,7 @@ from specdec.models.fetch.folder_cache import find_problem, make_folder, read_ma
 from specdec.models.fetch.gguf_folder import convert_gguf
 from specdec.models.fetch.known import KNOWN_MODELS, KnownModel, ShippedDraft
 from specdec.models.fetch.progress import Progress, no_progress
+from specdec.models.weight_files import INDEX, WEIGHTS, weight_files
 from specdec.settings import variables
 
 __all__ = [
@@ -206,11 +207,13 @@ def _missing_part(folder: Path) -> str | None:
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             return f"it has no {name}"
-    index = folder / "model.safetensors.index.json"
-    parts = index.read_text(encoding="utf-8") if index.is_file() else ""
-    names = set(re.findall(r'"([^"/]+\.safetensors)"', parts)) or {"model.safetensors"}
-    missing = sorted(name for name in names if not (folder / name).is_file())
-    return f"it has no {missing[0]}" if missing else None
+    if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
+        return f"it has no {WEIGHTS}"
+    try:
+        weight_files(folder)
+    except ModelError as error:
+        return "it " + str(error).removeprefix(f"{folder} ").rstrip(".")
+    return None
 
 
 def _snapshot(repo_id: str) -> Path | None:
