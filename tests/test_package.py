@@ -101,4 +101,8 @@ def test_only_the_settings_touch_the_process_environment() -> None:
 def test_only_the_command_line_writes_to_the_terminal() -> None:
     """And a child of ours to its parent, which reads it."""
     writers = _files_with(r"(?<![.\w])print\(|\bConsole\(|sys\.std(out|err)")
-    assert writers == ["specdec/cli/main.py", "specdec/models/fetch/hub_child.py"]
+    assert writers == [
+        "specdec/cli/main.py",
+        "specdec/cli/sweep.py",
+        "specdec/models/fetch/hub_child.py",
+    ]

@@ -62,11 +62,20 @@ class Wall:
         )
 
 
-_UPPER = ("specdec.live", "specdec.view", "specdec.ui", "specdec.cli")
+_UPPER = ("specdec.live", "specdec.lab", "specdec.view", "specdec.ui", "specdec.cli")
 _CORE = tuple(
     f"specdec.{name}"
     for name in (
-        *("errors", "records", "sampling", "acceptance", "metrics", "settings", "observe"),
+        *(
+            "errors",
+            "records",
+            "sampling",
+            "acceptance",
+            "metrics",
+            "settings",
+            "observe",
+            "offers",
+        ),
         *("block", "engine", "baseline", "codec", "policies", "pair"),
         *("models", "drafters", "targets"),
     )
@@ -103,12 +112,17 @@ WALLS = (
     Wall(
         "what keeps does not show",
         ("specdec.saved",),
-        ("specdec.live", "specdec.ui", "specdec.cli"),
+        ("specdec.live", "specdec.lab", "specdec.ui", "specdec.cli"),
+    ),
+    Wall(
+        "a sweep shows nothing",
+        ("specdec.lab",),
+        ("specdec.live", "specdec.view", "specdec.ui", "specdec.cli"),
     ),
     Wall(
         "a run is made without a screen",
         ("specdec.perform", "specdec.live"),
-        ("specdec.view", "specdec.ui", "specdec.cli"),
+        ("specdec.lab", "specdec.view", "specdec.ui", "specdec.cli"),
     ),
     Wall(
         "loop, rule and sampling know no weights and no server",

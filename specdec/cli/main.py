@@ -21,6 +21,7 @@ from rich.text import Text
 
 from specdec.block import RULES
 from specdec.cli import files as cli_files
+from specdec.cli import sweep as cli_sweep
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate
 from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError, unexpected
@@ -108,6 +109,10 @@ def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
         "--tolerance", type=float, default=0.0, help="allowed difference of probabilities"
     )
     compare.set_defaults(command=cli_files.diff)
+
+    lab = commands.add_parser("sweep", help="compare drafts and K over many prompts, by a plan")
+    cli_sweep.add_options(lab)
+    lab.set_defaults(command=cli_sweep.sweep)
 
     models = commands.add_parser("models", help="list the models that can be named")
     models.set_defaults(command=_models)

@@ -22,7 +22,7 @@ _NUM_RESAMPLES = 4000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its 95 % confidence interval; None where too few values say nothing."""
+    """A mean or ratio with its 95 % interval; None where too few values say nothing."""
 
     mean: float
     low: float | None
@@ -63,6 +63,27 @@ def mean_difference(reference: Sequence[float], values: Sequence[float]) -> Mean
     low, high = _bounds(_resampled_means(values, seed=1) - _resampled_means(reference, seed=2))
     rounding = 1e-12 * max(map(abs, (*reference, *values)))  # equal values leave no more than that
     return MeanDifference(difference, low - rounding, high + rounding)
+
+
+def ratio_interval(pairs: NDArray[np.float64]) -> Interval:
+    """Return how many times as fast one side is as the other, paired: speeds are sums over sums.
+
+    Args:
+        pairs: [pairs, 4], for each pair amount and seconds of the one, amount and seconds of the
+            other side; no column sums to 0.
+    """
+    ratio = float(_ratios(pairs.sum(axis=0)))
+    if len(pairs) < MIN_RUNS:
+        return Interval(ratio, None, None, len(pairs))
+    size = (_NUM_RESAMPLES, len(pairs) - 1)
+    picks = np.random.default_rng(0).integers(0, len(pairs), size)
+    low, high = _bounds(_ratios(pairs[picks].sum(axis=1)))
+    return Interval(ratio, low, high, len(pairs))
+
+
+def _ratios(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    ratios: NDArray[np.float64] = (sums[..., 0] / sums[..., 1]) / (sums[..., 2] / sums[..., 3])
+    return ratios
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> NDArray[np.float64]:

@@ -62,7 +62,31 @@ def m001_initial(connection: sa.Connection) -> None:
     tables.create_all(connection, checkfirst=False)
 
 
-MIGRATIONS: Sequence[Migration] = (m001_initial,)
+def m002_sweeps(connection: sa.Connection) -> None:
+    """Sweeps, and which run is which cell of which sweep."""
+    tables = sa.MetaData()
+    runs = sa.Table("specdec_runs", tables, sa.Column("id", sa.Integer, primary_key=True))
+    sweeps = sa.Table(
+        "specdec_sweeps",
+        tables,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("digest", sa.String(64), nullable=False, unique=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("plan", sa.Text, nullable=False),
+        sa.Column("started_at", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    cells = sa.Table(
+        "specdec_cells",
+        tables,
+        sa.Column("sweep_id", sa.ForeignKey(sweeps.c.id), primary_key=True),
+        sa.Column("cell", sa.String(1000), primary_key=True),
+        sa.Column("run_id", sa.ForeignKey(runs.c.id), nullable=False, unique=True),
+    )
+    tables.create_all(connection, tables=[sweeps, cells], checkfirst=False)
+
+
+MIGRATIONS: Sequence[Migration] = (m001_initial, m002_sweeps)
 
 
 def migrate(

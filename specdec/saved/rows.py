@@ -60,6 +60,7 @@ class RunFilter:
         group_key: repetitions of one configuration (`compare.group_key`).
         since: the earliest start, UTC, ISO 8601.
         until: a start before this.
+        sweep: cells of this sweep; 0 for runs that are none of any sweep's.
     """
 
     search: str = ""
@@ -69,6 +70,7 @@ class RunFilter:
     group_key: str = ""
     since: str = ""
     until: str = ""
+    sweep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ RUNS = sa.table(
     *(sa.column(name, Words if name == "tags" else None) for name in (*COLUMNS, "deleted_at")),
 )
 TRACES = sa.table("specdec_traces", sa.column("run_id"), sa.column("body", sa.LargeBinary))
+SWEEPS = sa.table("specdec_sweeps", *map(sa.column, ("id", "digest", "name", "plan", "started_at")))
+CELLS = sa.table("specdec_cells", *map(sa.column, ("sweep_id", "cell", "run_id")))
 KEPT = RUNS.c.deleted_at.is_(None)
 
 
@@ -171,7 +175,13 @@ def row_of(run: Run) -> dict[str, Any]:
 def conditions(where: RunFilter) -> list[sa.ColumnElement[bool]]:
     """Return what a row must fulfil to be in the list."""
     columns = RUNS.c
-    must: list[sa.ColumnElement[bool]] = [KEPT]
+    cells = sa.select(CELLS.c.run_id)
+    must: list[sa.ColumnElement[bool]] = [
+        KEPT,
+        columns.id.in_(cells.where(CELLS.c.sweep_id == where.sweep))
+        if where.sweep
+        else columns.id.not_in(cells),
+    ]
     if where.search:
         texts = (columns.prompt, columns.title, columns.note)
         must.append(sa.or_(*(t.icontains(where.search, autoescape=True) for t in texts)))

@@ -22,6 +22,7 @@ from specdec.errors import SettingsError, StoreError, TraceError
 from specdec.runs.run import Run, check_words
 from specdec.saved.database import Database
 from specdec.saved.rows import (
+    CELLS,
     COLUMNS,
     EXCERPT_CHARS,
     KEPT,
@@ -65,11 +66,21 @@ class RunStore:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def save(self, run: Run) -> int:
+    @property
+    def database(self) -> Database:
+        """The database, for what else is kept in it."""
+        return self._database
+
+    def save(self, run: Run, *, cell: tuple[int, str] | None = None) -> int:
         """Write `run` and return its number.
 
+        Args:
+            run: whole or partial.
+            cell: the sweep it belongs to and which of its cells it is, kept in the same breath.
+
         Raises:
-            StoreError: the disk is full or read-only, or the database does not answer.
+            StoreError: the disk is full or read-only, the database does not answer, or that cell
+                has been kept already.
         """
         body = zlib.compress(dump_trace(run, only_essential=True), _COMPRESSION)
         with self._database.writing() as connection:
@@ -77,6 +88,9 @@ class RunStore:
                 RUNS.insert().values(row_of(run)).returning(RUNS.c.id)
             ).scalar_one()
             connection.execute(TRACES.insert().values(run_id=run_id, body=body))
+            if cell is not None:
+                values = {"sweep_id": cell[0], "cell": cell[1], "run_id": run_id}
+                connection.execute(CELLS.insert().values(values))
         return run_id
 
     def edit(
@@ -114,7 +128,8 @@ class RunStore:
         now = datetime.now(UTC)
         outdated = sa.select(RUNS.c.id).where(RUNS.c.deleted_at < _iso(now - UNDO_TIME))
         with self._database.writing() as connection:
-            connection.execute(TRACES.delete().where(TRACES.c.run_id.in_(outdated)))
+            for table in (CELLS, TRACES):
+                connection.execute(table.delete().where(table.c.run_id.in_(outdated)))
             connection.execute(RUNS.delete().where(RUNS.c.id.in_(outdated)))
             self._mark(connection, run_ids, _iso(now))
 

@@ -124,6 +124,6 @@ def empty(url: str) -> None:
     """Drop what a store has made in the database."""
     engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
-        for table in ("traces", "runs", "migrations"):
+        for table in ("cells", "sweeps", "traces", "runs", "migrations"):
             connection.execute(sa.text(f"DROP TABLE IF EXISTS specdec_{table}"))
     engine.dispose()

@@ -506,7 +506,7 @@ class TestMigrations:
     def test_a_newer_database_is_refused_clearly(self, store, location):
         with store._database.writing() as connection:
             connection.execute(sa.text("INSERT INTO specdec_migrations VALUES (99, 'm099_later')"))
-        with pytest.raises(StoreError, match=r"schema 2.*knows only schema 1.*update"):
+        with pytest.raises(StoreError, match=r"schema 3.*knows only schema 2.*update"):
             RunStore(location)
 
 

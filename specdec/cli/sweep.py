@@ -1,0 +1,144 @@
+"""`python -m specdec sweep PLAN.toml`: measure what a plan compares, and say what came out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from specdec.cli.text import printable
+from specdec.lab.plan import Cell, Plan, read_plan
+from specdec.lab.results import Condition, Measured, Outcome, Results
+from specdec.lab.runner import Progress as SweepProgress
+from specdec.lab.runner import SweepRunner
+from specdec.runs.run import Run
+from specdec.saved.store import RunStore
+from specdec.saved.sweeps import measured_cells, open_sweep
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("plan", metavar="PLAN.toml", help="what is compared: docs/lab.md")
+    parser.add_argument(
+        "--check", action="store_true", help="read the plan and say what it means; measure nothing"
+    )
+
+
+def sweep(options: argparse.Namespace, screen: Console) -> int:
+    """Measure what is not measured yet; an interrupted sweep goes on when it is called again."""
+    path = Path(options.plan)
+    plan = read_plan(path)
+    _describe(plan, screen)
+    if options.check:
+        return 0
+    store = RunStore()
+    with closing(store):
+        sweep_id = open_sweep(
+            store, plan.digest, plan.name or path.stem, path.read_text(encoding="utf-8-sig")
+        )
+
+        def keep(cell: Cell, run: Run) -> None:
+            store.save(run, cell=(sweep_id, cell.key))
+
+        measured = [Measured.of_row(one.key, one.run) for one in measured_cells(store, sweep_id)]
+        runner = SweepRunner(plan, measured, keep)
+        interrupted = _follow(runner, screen)
+        status = print_results(runner.results, screen)
+    if interrupted:
+        screen.print("Interrupted; the same command goes on from here.")
+        raise KeyboardInterrupt
+    return status
+
+
+def _describe(plan: Plan, screen: Console) -> None:
+    kinds = len({prompt.kind for prompt in plan.prompts})
+    screen.print(
+        Text(
+            printable(
+                f"{plan.num_cells:,} cells: {len(plan.prompts)} prompts ({kinds} classes) × "
+                f"{len(plan.arms)} arms × temperature {_listed(plan.temperatures)} × round trip "
+                f"{_listed(plan.rtt_ms)} ms × {len(plan.seeds)} seeds, on {plan.target}"
+            )
+        )
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _follow(runner: SweepRunner, screen: Console) -> bool:
+    """Run the sweep with a bar on standard error; return whether it was interrupted."""
+    errors = Console(stderr=True, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    done = len(runner.results.keys)
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("opening the models", completed=done, total=runner.plan.num_cells)
+        try:
+            with closing(runner.run()) as cells:
+                for progress in cells:
+                    bar.update(
+                        task,
+                        completed=progress.done,
+                        total=progress.total,
+                        description=printable(_left(progress)),
+                    )
+                    if progress.failure is not None:
+                        errors.print(Text(printable(f"A cell failed. {progress.failure}")))
+                    if progress.is_busy:
+                        errors.print(
+                            "The machine is busy: plain decoding was much slower just now."
+                        )
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def _left(progress: SweepProgress) -> str:
+    if progress.left_s is None:
+        return "measuring"
+    minutes = progress.left_s / 60
+    return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
+
+
+def print_results(results: Results, screen: Console) -> int:
+    """Print a table for each condition; return 1 if nothing could be measured."""
+    conditions = [one for one in results.conditions if results.outcomes(one)]
+    for condition in conditions:
+        screen.print(_table(condition, results.outcomes(condition)))
+    if conditions:
+        screen.print("★ the fastest   ≈ these prompts do not tell it from the fastest")
+    else:
+        screen.print("Nothing was measured.")
+    return 0 if conditions else 1
+
+
+def _table(condition: Condition, outcomes: Sequence[Outcome]) -> Table:
+    kind = condition.kind or "all prompts"
+    title = f"{kind}, temperature {condition.temperature:g}, round trip {condition.rtt_ms:g} ms"
+    table = Table(
+        box=SIMPLE, padding=(0, 1, 0, 0), title=Text(printable(title)), title_justify="left"
+    )
+    for name in ("", "arm", "K", "× plain", "95 %", "tokens/s", "accepted", "prompts"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for one in outcomes:
+        speedup = one.speedup
+        is_sure = speedup.low is not None and speedup.high is not None
+        table.add_row(
+            "★" if one.is_best else "≈" if one.is_within_noise and is_sure else "",
+            Text(printable(one.arm.label)),
+            "" if one.arm.is_plain else str(one.arm.num_draft_tokens),
+            f"{speedup.mean:.2f}",
+            f"{speedup.low:.2f}–{speedup.high:.2f}" if is_sure else "few prompts",
+            f"{one.tokens_per_s:.1f}",
+            "" if one.acceptance is None else f"{100 * one.acceptance:.0f} %",
+            str(one.num_prompts),
+        )
+    return table

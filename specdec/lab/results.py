@@ -1,0 +1,170 @@
+"""What a sweep has come to: for every arm under every condition, how fast, and how sure that is.
+
+Speeds are compared within a prompt: an arm's time there against plain decoding's, both measured
+within a minute of each other. Every ratio is one of sums over prompts (all tokens over all
+seconds), and its interval comes from drawing prompts with replacement, the same for both sides (a
+paired bootstrap), because prompts differ far more than runs of one prompt do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from specdec.lab.plan import PLAIN_ARM, Arm, Cell
+from specdec.runs.noise import Interval, ratio_interval
+from specdec.runs.run import Run
+from specdec.saved.rows import StoredRun
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What arms are compared under; `kind` is a class of prompts, the empty text for all."""
+
+    temperature: float
+    rtt_ms: float
+    kind: str = ""
+
+    @classmethod
+    def of(cls, cell: Cell) -> Condition:
+        """Return the condition of a cell, over all classes."""
+        return cls(cell.temperature, cell.rtt_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measured cell: `tokens` in `seconds`, `accepted` of `drafted`, in `calls`."""
+
+    key: str
+    tokens: int
+    seconds: float
+    acceptance: float | None
+    run_id: int | None = None
+
+    @classmethod
+    def of_run(cls, key: str, run: Run) -> Measured:
+        summary = run.summary
+        return cls(key, summary.num_tokens, summary.decode_s, summary.draft_acceptance_rate)
+
+    @classmethod
+    def of_row(cls, key: str, row: StoredRun) -> Measured:
+        seconds = row.num_tokens / row.tokens_per_s if row.tokens_per_s else 0.0
+        return cls(key, row.num_tokens, seconds, row.draft_acceptance_rate, row.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One arm under one condition.
+
+    Attributes:
+        arm: what drafted.
+        num_prompts: of which both this arm and plain decoding are measured.
+        speedup: tokens per second over plain decoding's, with its 95 % interval.
+        tokens_per_s: all its tokens over all its seconds.
+        acceptance: mean over its runs of accepted over drafted tokens; None if nothing was drafted.
+        is_best: no other arm is faster by these measurements.
+        is_within_noise: the interval of its ratio to the best one's speed holds 1.
+    """
+
+    arm: Arm
+    num_prompts: int
+    speedup: Interval
+    tokens_per_s: float
+    acceptance: float | None
+    is_best: bool
+    is_within_noise: bool
+
+
+_Place = tuple[str, int]
+"""A prompt and a seed: what both sides of a pair share."""
+
+
+class Results:
+    """The measured cells of a sweep, by condition and arm; cells may be added."""
+
+    def __init__(self, arms: Sequence[Arm], measured: Iterable[Measured]) -> None:
+        self.arms = tuple(arms)
+        self.keys: set[str] = set()
+        self._cells: dict[tuple[Condition, Arm], dict[_Place, Measured]] = defaultdict(dict)
+        for one in measured:
+            self.add(one)
+
+    def add(self, measured: Measured) -> None:
+        """Take one more cell in; one without a single token or second says nothing."""
+        self.keys.add(measured.key)
+        if not (measured.tokens and measured.seconds > 0):
+            return
+        facts = json.loads(measured.key)
+        arm = Arm(**{name: facts[name] for name in Arm.__dataclass_fields__})
+        place = (facts["prompt"], facts["seed"])
+        for kind in ("", facts["class"]):
+            condition = Condition(facts["temperature"], facts["rtt_ms"], kind)
+            self._cells[condition, arm][place] = measured
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """Return every condition that something was measured under, in order."""
+        found = {condition for condition, _ in self._cells}
+        return sorted(found, key=lambda one: (one.kind, one.temperature, one.rtt_ms))
+
+    def num_prompts(self, condition: Condition) -> int:
+        """Return on how many prompts and seeds every arm has been measured."""
+        places = [set(self._cells[condition, arm]) for arm in self.arms]
+        return len(set.intersection(*places)) if places else 0
+
+    def outcomes(self, condition: Condition) -> list[Outcome]:
+        """Return every arm that has been measured beside plain decoding, the fastest first."""
+        speeds = {}
+        for arm in self.arms:
+            pairs = self._pairs(condition, arm, PLAIN_ARM)
+            if len(pairs):
+                speeds[arm] = (ratio_interval(pairs), pairs)
+        if not speeds:
+            return []
+        best = max(speeds, key=lambda arm: speeds[arm][0].mean)
+        outcomes = [
+            Outcome(
+                arm,
+                len(pairs),
+                speedup,
+                float(pairs[:, 0].sum() / pairs[:, 1].sum()),
+                self._acceptance(condition, arm),
+                is_best=arm == best,
+                is_within_noise=arm == best or self._are_alike(condition, arm, best),
+            )
+            for arm, (speedup, pairs) in speeds.items()
+        ]
+        return sorted(outcomes, key=lambda one: -one.speedup.mean)
+
+    def is_decided(self, condition: Condition) -> bool:
+        """Say whether one arm is faster than every other beyond the noise."""
+        alike = [one for one in self.outcomes(condition) if one.is_within_noise]
+        return len(alike) == 1 and len(self.arms) > 1
+
+    def _pairs(self, condition: Condition, arm: Arm, reference: Arm) -> np.ndarray:
+        """Return [prompts, 4]: tokens and seconds of the arm, tokens and seconds of the other."""
+        ours, theirs = self._cells[condition, arm], self._cells[condition, reference]
+        shared = [place for place in ours if place in theirs]
+        return np.array(
+            [
+                (ours[p].tokens, ours[p].seconds, theirs[p].tokens, theirs[p].seconds)
+                for p in shared
+            ],
+            dtype=np.float64,
+        ).reshape(-1, 4)
+
+    def _are_alike(self, condition: Condition, arm: Arm, best: Arm) -> bool:
+        pairs = self._pairs(condition, arm, best)
+        if not len(pairs):
+            return True
+        found = ratio_interval(pairs)
+        return found.low is None or found.high is None or found.low <= 1.0 <= found.high
+
+    def _acceptance(self, condition: Condition, arm: Arm) -> float | None:
+        cells: Mapping[_Place, Measured] = self._cells[condition, arm]
+        rates = [one.acceptance for one in cells.values() if one.acceptance is not None]
+        return float(np.mean(rates)) if rates else None

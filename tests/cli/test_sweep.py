@@ -1,0 +1,70 @@
+"""The sweep on the command line: plan in, tables out, interrupted and gone on with."""
+
+from __future__ import annotations
+
+import pytest
+
+from specdec.cli.main import main
+from specdec.lab import runner
+from specdec.saved.store import RunStore
+from specdec.saved.sweeps import list_sweeps, measured_cells
+from tests.models.tiny import write_tiny_llama
+
+PLAN = """
+target = {target!r}
+backend = "portable"
+drafts = ["ngram"]
+k = [2]
+max_tokens = 4
+[prompts]
+classes = ["code"]
+per_class = 4
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = tmp_path / "tiny.toml"
+    target = write_tiny_llama(tmp_path / "target")
+    path.write_text(PLAN.format(target=str(target)))
+    return path
+
+
+def test_a_plan_can_be_checked_without_measuring(plan, capsys):
+    assert main(["sweep", str(plan), "--check"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("8 cells: 4 prompts (1 classes) × 2 arms")
+    assert list_sweeps(RunStore()) == []
+
+
+def test_an_interrupted_sweep_goes_on_and_ends_in_tables(plan, capsys, monkeypatch):
+    measure, left = runner.SweepRunner._measure, iter([True] * 3)
+
+    def interrupted(self, cell):
+        if not next(left, False):
+            raise KeyboardInterrupt
+        return measure(self, cell)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.SweepRunner, "_measure", interrupted)
+        assert main(["sweep", str(plan)]) == 130
+    assert "goes on from here" in capsys.readouterr().out
+    assert list_sweeps(RunStore())[0].num_cells == 3
+    assert main(["sweep", str(plan)]) == 0
+    printed = capsys.readouterr().out
+    assert "all prompts, temperature 0, round trip 0 ms" in printed
+    assert "plain decoding" in printed
+    assert "ngram" in printed
+    assert "★" in printed
+    (sweep,) = list_sweeps(RunStore())
+    assert (sweep.name, sweep.num_cells) == ("tiny", 8)
+    assert len(measured_cells(RunStore(), sweep.id)) == 8
+    assert main(["sweep", str(plan)]) == 0
+
+
+def test_a_bad_plan_is_one_line(tmp_path, capsys):
+    (tmp_path / "plan.toml").write_text("kk = 1")
+    assert main(["sweep", str(tmp_path / "plan.toml")]) == 2
+    complaint = capsys.readouterr().err
+    assert "no 'kk' in the plan" in complaint
+    assert complaint.count("\n") == 1
