@@ -15,6 +15,7 @@ from specdec.block import find_rule
 from specdec.drafters.base import Drafter
 from specdec.drafters.branches import BranchesDrafter
 from specdec.drafters.ensemble import EnsembleDrafter
+from specdec.drafters.lookahead import LookaheadDrafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
@@ -43,6 +44,7 @@ DRAFT_STRATEGIES = {
     "layer-skip": "the target's own weights with a fifth of the layers left out",
     "ngram": "prompt lookup: what followed the same words before",
     "suffix": "suffix decoding: what mostly followed the same words, as far as that is likely",
+    "lookahead": "lookahead decoding: the target's own guesses of what comes, refined in parallel",
     "none": "nothing: plain decoding",
 }
 
@@ -50,6 +52,7 @@ DRAFT_STRATEGIES = {
 _LOOKUPS: Mapping[str, Callable[[], Drafter]] = {
     "ngram": NgramDrafter,
     "suffix": SuffixDrafter,
+    LookaheadDrafter.name: LookaheadDrafter,
     "none": NoDrafter,
 }
 """The strategies that need no weights."""
@@ -270,6 +273,11 @@ def make_drafter(
 
 def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load, tree: str) -> Drafter:
     if members := _members(draft):
+        if _sign(draft) == EnsembleDrafter.sign and LookaheadDrafter.name in members:
+            raise SettingsError(
+                "lookahead drafts a tree of its own and cannot be mixed into one chain; give it a "
+                f"branch: {draft.replace(EnsembleDrafter.sign, BranchesDrafter.sign)}."
+            )
         return _GROUPS[_sign(draft) or ""](
             [_make_drafter(name, target, backend, load, "") for name in members]
         )

@@ -93,6 +93,8 @@ def test_a_model_drafts_a_tree_where_a_shape_is_given(tiny: str, draft: str, tre
         ({"draft": "layer-skip", "tree": "two"}, "'two' is neither"),
         ({"draft": "ngram", "tree": "2-1"}, "ngram drafts no tree"),
         ({"draft": "suffix", "tree": "auto"}, "suffix drafts no tree"),
+        ({"draft": "lookahead", "tree": "2-1"}, "lookahead drafts no tree of a given shape"),
+        ({"draft": "ngram+lookahead"}, r"a branch: ngram\|lookahead"),
         ({"draft": "none", "tree": "1"}, "none drafts no tree"),
     ],
 )

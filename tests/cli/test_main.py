@@ -66,9 +66,14 @@ def test_greedy_ids_are_the_same_for_every_draft(
 
     plain = ids("--k", "0")
     assert len(plain) > 5
-    for draft in ("none", "ngram", "suffix", "layer-skip", model):
+    for draft in ("none", "ngram", "suffix", "lookahead", "layer-skip", model):
         assert ids("--draft", draft, "--k", "5") == plain
-    for draft in ("layer-skip+ngram", "layer-skip|suffix", f"ngram|layer-skip+{model}"):
+    for draft in (
+        "layer-skip+ngram",
+        "layer-skip|suffix",
+        "lookahead|suffix",
+        f"ngram|layer-skip+{model}",
+    ):
         assert ids("--draft", draft, "--k", "4") == plain
     for tree in ("3-2-1", "auto"):
         assert ids("--draft", "layer-skip", "--tree", tree, "--k", "4") == plain
