@@ -23,7 +23,7 @@ from specdec.drafters.suffix import SuffixDrafter
 from specdec.drafters.translated import make_model_drafter
 from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings
-from specdec.errors import SettingsError
+from specdec.errors import ModelError, SettingsError
 from specdec.models.base import LanguageModel
 from specdec.models.fetch import hub
 from specdec.models.fetch.digest import digest_weights
@@ -168,7 +168,13 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
     folder = hub.resolve(name, progress=progress)
     backend = default_backend() if backend == "auto" else backend
     model = _open(folder, name, backend)
-    return LoadedModel(model, Tokenizer.load(folder), digest=digest_weights(folder))
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ModelError(
+            f"The tokenizer in {folder} has {tokenizer.vocab_size} tokens, and the model's "
+            f"embedding only {model.vocab_size}; they are not of the same model, so fetch it again."
+        )
+    return LoadedModel(model, tokenizer, digest=digest_weights(folder))
 
 
 def _open(folder: Path, name: str, backend: str) -> LanguageModel:

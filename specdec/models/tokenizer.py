@@ -21,6 +21,10 @@ import tokenizers
 
 from specdec.errors import ModelError, SettingsError
 from specdec.models.chat import ChatTemplate
+from specdec.models.json_values import Values, read_json
+
+MAX_VOCABULARY = 1 << 22
+"""Ids beyond this are a damaged file's; the largest vocabularies have some hundred thousand."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "▁"  # the mark that sentencepiece vocabularies put for a space
@@ -36,6 +40,7 @@ class Tokenizer:
         eos_tokens: Sequence[int | str] = (),
         chat_template: str | None = None,
         special_tokens: Mapping[str, str] | None = None,
+        add_bos_token: bool | None = None,
     ) -> None:
         """Open `tokenizer_file`; prefer `Tokenizer.load`.
 
@@ -44,11 +49,13 @@ class Tokenizer:
             eos_tokens: The tokens that end a turn, as ids or by name.
             chat_template: Jinja source, or None for a model without one.
             special_tokens: What the template may name, such as `bos_token`.
+            add_bos_token: Whether a text without a template begins with the `bos_token`; None
+                leaves it to the file.
         """
         self._plain = _open(tokenizer_file)
         self._plain.encode_special_tokens = True
         self._with_controls = _open(tokenizer_file)
-        self._bytes = _byte_table(self._plain)
+        self._bytes = _byte_table(self._plain, tokenizer_file)
         added = self._plain.get_added_tokens_decoder()
         self._special = {index: token.content for index, token in added.items() if token.special}
         self._control_ids = {name: index for index, name in self._special.items()}
@@ -56,6 +63,9 @@ class Tokenizer:
         self.vocab_size = len(self._bytes)
         ids = (self._plain.token_to_id(eos) if isinstance(eos, str) else eos for eos in eos_tokens)
         self.eos_token_ids = frozenset(index for index in ids if index is not None)
+        self._add_bos_token = add_bos_token
+        bos = (special_tokens or {}).get("bos_token")
+        self._bos_id = None if bos is None else self._plain.token_to_id(bos)
         self.has_chat_template = chat_template is not None
         self._template = (
             None if chat_template is None else ChatTemplate(chat_template, special_tokens or {})
@@ -66,21 +76,22 @@ class Tokenizer:
         """Open the tokenizer of a Hugging Face folder."""
         settings = _read_json(folder / "tokenizer_config.json")
         special_tokens = {
-            key: _token_text(value)
-            for key, value in settings.items()
-            if key.endswith("_token") and isinstance(value, str | dict)
+            key: text
+            for key, value in settings.values.items()
+            if key.endswith("_token") and (text := _token_text(value)) is not None
         }
         eos_tokens: list[int | str] = []
         for name in ("config.json", "generation_config.json"):
-            eos = _read_json(folder / name).get("eos_token_id")
-            eos_tokens += eos if isinstance(eos, list) else [] if eos is None else [eos]
+            eos_tokens += _ends(_read_json(folder / name))
         if "eos_token" in special_tokens:
             eos_tokens.append(special_tokens["eos_token"])
+        adds_bos = settings.values.get("add_bos_token")
         return cls(
             folder / "tokenizer.json",
             eos_tokens=eos_tokens,
             chat_template=_chat_template(folder, settings),
             special_tokens=special_tokens,
+            add_bos_token=None if adds_bos is None else settings.flag("add_bos_token", False),
         )
 
     @cached_property
@@ -97,7 +108,14 @@ class Tokenizer:
 
         `add_special_tokens` adds what the model expects around a text (its start token, if any).
         """
-        return _encode(self._plain, text, add_special_tokens)
+        ids = _encode(self._plain, text, add_special_tokens)
+        if not add_special_tokens or self._add_bos_token is None or self._bos_id is None:
+            return ids
+        # A text never turns into control tokens, so one at its start is the file's addition.
+        has_bos = ids[:1] == [self._bos_id]
+        if self._add_bos_token:
+            return ids if has_bos else [self._bos_id, *ids]
+        return ids[1:] if has_bos else ids
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the ids of a conversation, ready for the assistant's answer.
@@ -172,8 +190,9 @@ def _open(path: Path) -> tokenizers.Tokenizer:
         )
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ModelError(f"{path} is not a readable tokenizer: {error}.") from error
+    except BaseException as error:  # the library raises nothing narrower, and panics
+        _raise_unless_library(error)
+        raise ModelError(f"{path} is not a readable tokenizer: {_reason(error)}.") from error
     # Some files were saved with the limits of their training runs: a prompt must not be cut.
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -185,12 +204,33 @@ def _encode(tokenizer: tokenizers.Tokenizer, text: str, add_special_tokens: bool
         return tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
     except TypeError as error:  # a lone surrogate, as from a terminal with another encoding
         raise SettingsError("The text is not valid Unicode; enter it as UTF-8.") from error
+    except BaseException as error:  # a vocabulary without a token for what it meets
+        _raise_unless_library(error)
+        raise ModelError(f"The tokenizer cannot read this text: {_reason(error)}.") from error
 
 
-def _byte_table(tokenizer: tokenizers.Tokenizer) -> list[bytes]:
+def _raise_unless_library(error: BaseException) -> None:
+    """Raise what is no fault of the tokenizer's: its library panics with a class of its own."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _byte_table(tokenizer: tokenizers.Tokenizer, file: Path) -> list[bytes]:
     """Return the bytes of every id; holes in the numbering are empty."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    table = [b""] * (max(vocabulary.values()) + 1)
+    largest = max(vocabulary.values(), default=-1)
+    if not 0 <= largest < MAX_VOCABULARY:
+        raise ModelError(
+            f"{file} gives a token the id {largest}, and ids lie between 0 and "
+            f"{MAX_VOCABULARY - 1}; fetch it again."
+            if vocabulary
+            else f"{file} holds no tokens; fetch it again."
+        )
+    table = [b""] * (largest + 1)
     kinds = _component_types(tokenizer.decoder)
     if "ByteLevel" in kinds:
         alphabet = _byte_alphabet()
@@ -232,27 +272,52 @@ def _component_types(component: Any) -> set[str]:
     return {part["type"] for part in parts if "type" in part}
 
 
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+def _chat_template(folder: Path, settings: Values) -> str | None:
     """Return the template from its own file or from the settings, where it may have names."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{file} cannot be read ({error}); fetch it again.") from error
+    template = settings.values.get("chat_template")
     if isinstance(template, list):
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template
+        entries = [entry for entry in template if isinstance(entry, dict)]
+        template = {str(entry.get("name")): entry.get("template") for entry in entries}
+    if isinstance(template, dict):
+        template = template.get("default")
+    if template is not None and not isinstance(template, str):
+        raise ModelError(
+            f"{settings.file} gives chat_template as {template!r:.60}, which is no template; "
+            "fetch it again."
+        )
+    return template or None
 
 
-def _token_text(value: str | dict[str, Any]) -> str:
-    return value if isinstance(value, str) else str(value["content"])
+def _token_text(value: object) -> str | None:
+    """Return the text of a special token, which may be an object; None for what is neither."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not readable JSON: {error}.") from error
-    return value
+def _ends(settings: Values) -> list[int]:
+    """Return the ids that end a turn: one, a list, or none.
+
+    Raises:
+        ModelError: what stands there is no token id; a run would not end where it should.
+    """
+    eos = settings.values.get("eos_token_id")
+    ends = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    for index in ends:
+        if not isinstance(index, int) or isinstance(index, bool) or index >= MAX_VOCABULARY:
+            raise ModelError(
+                f"{settings.file} gives eos_token_id as {eos!r:.60}, which is no token id; correct "
+                "it or fetch the folder again."
+            )
+    return [index for index in ends if index >= 0]  # −1 stands for none
+
+
+def _read_json(path: Path) -> Values:
+    """Return the values in a JSON file, none where there is no such file."""
+    return Values(path, read_json(path) if path.is_file() else {})
