@@ -59,7 +59,8 @@ KEPT: dict[str, str] = {
     "the last turn by its place": "{{ messages[-1]['content'] }}{{ eos_token }}",
     "methods of text": LOOP
     + "{{ message.role.upper() + ': ' + message.content.strip() }}{% endfor %}",
-    "filters of lists": "{{ (messages | selectattr('role', 'equalto', 'user') | list)[-1].content }}",
+    "filters of lists": "{{ (messages | selectattr('role', 'equalto', 'user') | list)"
+    "[-1].content }}",
 }  # fmt: skip
 """Each keeps what the user says."""
 
