@@ -105,4 +105,5 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
         "specdec/cli/main.py",
         "specdec/cli/sweep.py",
         "specdec/models/fetch/hub_child.py",
+        "specdec/models/template_child.py",
     ]
