@@ -1,13 +1,15 @@
 """How well a server repeats itself: differences of rows that should be one and the same.
 
-Kernels that add in another order, quantised caches and other company in a batch move the
-log-probabilities of one position by some hundredths of a nat, and now and then by tenths; a server
-that scores something else moves them by whole nats, nearly everywhere. So a verdict is the median
-over several positions and repetitions, and what the server's own numbers vary by is told apart.
+Kernels that add in another order and other company in a batch move the log-probabilities of one
+position by some hundredths of a nat; quantised weights, which are multiplied in another way when a
+prompt is read at once than when it is written token by token, by tenths. A server that scores
+something else moves them by whole nats, nearly everywhere. So a verdict is the median over several
+positions and repetitions, and what the server's own numbers vary by is told apart.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -15,6 +17,9 @@ from specdec.targets.server.rows import Row
 
 TOLERANCE = 0.2
 """The largest median difference, in nats, of two computations of the same log-probabilities."""
+MAX_TOLERANCE = 0.6
+"""Beyond this it is something else, however noisy a server is."""
+_ALLOWANCE = 1.5
 QUIET = 0.02
 """Where no difference is larger, once is enough."""
 NOTICEABLE = 0.05
@@ -30,7 +35,7 @@ def difference(left: Row, right: Row) -> float:
     shared = [(value, known[index]) for index, value in pairs if index in known]
     enough = (min(len(left), len(right), _COMPARED) + 1) // 2
     if not shared or len(shared) < enough:
-        return float("inf")
+        return math.inf
     return max(0.0 if one == other else abs(one - other) for one, other in shared)
 
 
@@ -44,11 +49,13 @@ def repeated(ask: Callable[[], Sequence[float]]) -> list[float]:
     return differences
 
 
-def agree(differences: Sequence[float]) -> bool:
-    """Say whether these are two computations of the same."""
-    return median(differences) <= TOLERANCE
+def agree(differences: Sequence[float], noise: float = 0.0) -> bool:
+    """Say whether these are two computations of the same by a server with this noise."""
+    return median(differences) <= min(max(TOLERANCE, _ALLOWANCE * noise), MAX_TOLERANCE)
 
 
 def noise_words(noise: float) -> str:
     """Say how well a server repeats itself."""
+    if math.isinf(noise):
+        return "this server does not name the same tokens when it is asked again"
     return f"this server repeats itself to within {noise:.2g} nats"

@@ -248,10 +248,10 @@ class _Prober:
             return list(map(difference, rows, expected))
 
         differences = repeated(ask)
-        if agree(differences):
+        if agree(differences, reference.noise):
             return Candidate(protocol, scored[-1], max(differences))
         shifted = [d for rows in scored for d in map(difference, rows, expected[1:])]
-        if shifted and agree(shifted):
+        if shifted and agree(shifted, reference.noise):
             raise TargetError("Its scores of a prompt are shifted by one token.")
         off = f"{median(differences):.2g} nats" if median(differences) < float("inf") else "all"
         raise TargetError(

@@ -8,6 +8,7 @@ log-probabilities mean at other temperatures than 1.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from specdec.targets.server.wire import COMPLETIONS_PATH, Dialect
 
 PROMPT = "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is"
 NUM_WRITTEN = 4
+NUM_COPIES = 5
 _REFUSAL = {400, 404, 405, 415, 422, 500, 501}
 
 
@@ -62,7 +64,7 @@ class ReferenceWriter:
     def __init__(
         self, connection: Connection, tokenizer: Tokenizer, on_wait: OnWait | None
     ) -> None:
-        self.prompt = tokenizer.encode(PROMPT, add_special_tokens=True)
+        self.prompt = tokenizer.encode(_unseen(PROMPT), add_special_tokens=True)
         self._connection = connection
         self._endpoint = connection.endpoint
         self._tokenizer = tokenizer
@@ -88,7 +90,8 @@ class ReferenceWriter:
                     server.any_model,
                 )
                 try:
-                    return self._with_raw_rows(self._written(dialect, takes_ids))
+                    reference = self._with_raw_rows(self._written(dialect, takes_ids))
+                    return self._with_noise(reference)
                 except HttpError as error:
                     if error.status not in _REFUSAL:
                         raise
@@ -158,18 +161,46 @@ class ReferenceWriter:
             noise=max(map(max, same), default=0.0),
         )
 
-    def _first_row(self, written: Reference, temperature: float) -> Row:
-        body = self._generate(written.dialect, written.takes_ids, 1, temperature)
+    def _with_noise(self, reference: Reference) -> Reference:
+        """Ask for the same row twice: after a prompt read at once, and then from what is cached.
+
+        The prompt is as long as those of real runs: short ones may take the same kernels either
+        way.
+        """
+
+        def ask() -> list[float]:
+            text = _unseen(" ".join([PROMPT] * NUM_COPIES))
+            prompt = self._tokenizer.encode(text, add_special_tokens=True)
+            rows = [self._first_row(reference, 1.0, prompt) for _ in range(2)]
+            return [difference(*rows)]
+
+        return replace(reference, noise=max(reference.noise, *repeated(ask)))
+
+    def _first_row(
+        self, written: Reference, temperature: float, prompt: Sequence[int] | None = None
+    ) -> Row:
+        body = self._generate(written.dialect, written.takes_ids, 1, temperature, prompt)
         positions = written.dialect.generated(*written.dialect.choices(body, 1))
         self._check(positions)
         return positions[0][1]
 
     def _generate(
-        self, dialect: Dialect, takes_ids: bool, max_tokens: int, temperature: float
+        self,
+        dialect: Dialect,
+        takes_ids: bool,
+        max_tokens: int,
+        temperature: float,
+        prompt: Sequence[int] | None = None,
     ) -> Value:
-        text, _ = TextPrompt(self._tokenizer, adds_start_token=False)(self.prompt)
-        request = dialect.request(self.prompt if takes_ids else text, max_tokens, temperature)
+        ids = list(prompt or self.prompt)
+        text, _ = TextPrompt(self._tokenizer, adds_start_token=False)(ids)
+        request = dialect.request(ids if takes_ids else text, max_tokens, temperature)
         return self._connection.post(COMPLETIONS_PATH, request, self._on_wait).body
+
+
+def _unseen(text: str) -> str:
+    """Begin `text` in a way that no cache knows: what it remembers hides how answers vary."""
+    return f"{secrets.randbelow(10**6):06d}. {text}"
 
 
 def _lowered(dialect: Dialect, said: str) -> Dialect | None:
