@@ -16,6 +16,8 @@ from urllib.parse import quote
 STRUCK = "[key]"
 MAX_SHOWN = 300
 _RUN = 6
+_SHORTEST = 4
+"""What is shorter is no secret, and is in every sentence."""
 _MASKED_RUN = 2
 """A shorter piece counts beside the signs that stand for what was left out."""
 _MASKS = frozenset("*•·…█#")
@@ -32,7 +34,7 @@ class Redactor:
         self._pieces: dict[int, set[str]] = {}
         self._ends: tuple[str, ...] = ()
         self._whole = key or ""
-        if not key:
+        if key is None or len(key) < _SHORTEST:
             return
         for spelling, num_per_char in _spellings(key):
             letters = _letters(spelling)
@@ -56,7 +58,7 @@ class Redactor:
         """Return `text` without the key and without its pieces."""
         if not self._pieces:
             return text
-        text = text.replace(self._whole, STRUCK) if len(self._whole) > 3 else text
+        text = text.replace(self._whole, STRUCK)
         places = [index for index, character in enumerate(text) if character.isalnum()]
         letters = "".join(text[index].casefold()[:1] for index in places)
         spans = [*self._runs(letters, places), *self._masked(text)]
