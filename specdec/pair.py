@@ -15,6 +15,7 @@ from specdec.block import find_rule
 from specdec.drafters.base import Drafter
 from specdec.drafters.branches import BranchesDrafter
 from specdec.drafters.ensemble import EnsembleDrafter
+from specdec.drafters.feature import make_feature_drafter
 from specdec.drafters.lookahead import LookaheadDrafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
@@ -25,9 +26,13 @@ from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings
 from specdec.errors import ModelError, SettingsError
 from specdec.models.base import LanguageModel
+from specdec.models.eagle3 import HeadWeights, is_feature_head
+from specdec.models.feature_head import FeatureHead
 from specdec.models.fetch import hub
 from specdec.models.fetch.digest import digest_weights
 from specdec.models.fetch.progress import no_progress
+from specdec.models.json_values import Values, read_json
+from specdec.models.llama import FloatArray, read_embedding
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.offers import Offers
@@ -90,22 +95,52 @@ def target_choices() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A language model with its tokenizer; its weights are here, or behind a server.
+    """A language model with its tokenizer, or a feature head that drafts for one.
 
-    `model` is None where `remote` holds it; `digest` identifies weights that are here.
+    `model` is None where `remote` or `head` holds the weights; `digest` identifies those that are
+    here, and `folder` is where they were read. A head speaks its target's tokens and has no
+    tokenizer.
     """
 
     model: LanguageModel | None
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     remote: RemoteTarget | None = None
     digest: str | None = None
+    folder: Path | None = None
+    head: HeadWeights | None = None
 
     @property
     def target(self) -> Target:
         if self.remote is not None:
             return self.remote
-        assert self.model is not None
+        if self.model is None:
+            raise SettingsError(
+                f"{self.folder and self.folder.name} is a feature head: it drafts for a target and "
+                "is none itself; choose it as the draft."
+            )
         return LocalTarget(self.model)
+
+    @property
+    def own_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of a model that has one."""
+        assert self.tokenizer is not None
+        return self.tokenizer
+
+    @property
+    def num_layers(self) -> int:
+        """Return how many layers the weights that are here have."""
+        if isinstance(self.model, PortableModel):
+            return self.model.llama.config.num_layers
+        assert self.folder is not None
+        file = self.folder / "config.json"
+        return Values(file, read_json(file)).whole("num_hidden_layers")
+
+    def embedding(self) -> FloatArray:
+        """Return the token embedding [vocab_size, width] of weights that are here."""
+        if isinstance(self.model, PortableModel):
+            return self.model.llama.weights.embedding
+        assert self.folder is not None
+        return read_embedding(self.folder)
 
 
 Load = Callable[[str, str], LoadedModel]
@@ -167,6 +202,9 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
         return LoadedModel(None, remote.tokenizer, remote)
     folder = hub.resolve(name, progress=progress)
     backend = default_backend() if backend == "auto" else backend
+    digest = digest_weights(folder)
+    if is_feature_head(folder):
+        return LoadedModel(None, None, digest=digest, folder=folder, head=HeadWeights.load(folder))
     model = _open(folder, name, backend)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > model.vocab_size:
@@ -174,7 +212,7 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
             f"The tokenizer in {folder} has {tokenizer.vocab_size} tokens, and the model's "
             f"embedding only {model.vocab_size}; they are not of the same model, so fetch it again."
         )
-    return LoadedModel(model, tokenizer, digest=digest_weights(folder))
+    return LoadedModel(model, tokenizer, digest=digest, folder=folder)
 
 
 def _open(folder: Path, name: str, backend: str) -> LanguageModel:
@@ -204,7 +242,7 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
     drafter = make_drafter(config.draft, loaded, config.backend, load, tree=config.tree)
-    return Pair(loaded.tokenizer, target, drafter, digests)
+    return Pair(loaded.own_tokenizer, target, drafter, digests)
 
 
 def noting(load: Load, digests: dict[str, str]) -> Load:
@@ -214,6 +252,8 @@ def noting(load: Load, digests: dict[str, str]) -> Load:
         loaded = load(name, backend)
         if loaded.model is not None and loaded.digest is not None:
             digests[loaded.model.name] = loaded.digest
+        if loaded.head is not None and loaded.digest is not None:
+            digests[name] = loaded.digest
         return loaded
 
     return load_and_note
@@ -298,12 +338,24 @@ def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load, tre
         model = target.model.without_middle_layers()
         return TreeDrafter(model, tree, draft) if tree else ModelDrafter(model, draft)
     loaded = load(draft, backend)
+    if loaded.head is not None:
+        return _make_feature_drafter(draft, loaded.head, target, tree)
     if loaded.model is None:
         raise SettingsError(f"{draft} is behind a server, so it cannot draft; choose a model here.")
     return make_model_drafter(
         loaded.model,
-        loaded.tokenizer,
-        target.tokenizer,
+        loaded.own_tokenizer,
+        target.own_tokenizer,
         target.target.vocab_size,
         shape=tree or None,
     )
+
+
+def _make_feature_drafter(name: str, head: HeadWeights, target: LoadedModel, tree: str) -> Drafter:
+    if target.model is None:
+        raise SettingsError(
+            f"{name} drafts from the target's hidden states, and a server keeps these to itself; "
+            "choose another draft, or a target on this machine."
+        )
+    feature_head = FeatureHead(name, head, target.embedding())
+    return make_feature_drafter(feature_head, target.num_layers, tree or None)

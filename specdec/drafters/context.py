@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from specdec.acceptance import Draft
+from specdec.drafters.base import Hidden
 from specdec.models.base import LanguageModel, Logits
 from specdec.models.context import CachedContext
 from specdec.sampling import Distribution, FloatArray, Sampler
@@ -28,8 +29,11 @@ class DraftContext:
         if self.room(own) > 0:
             self._cached.prefill(own)
 
-    def read(self, context: Sequence[int]) -> list[int]:
-        """Return the target's tokens so far as the draft model reads them: in its own."""
+    def read(self, context: Sequence[int], hidden: Hidden | None = None) -> list[int]:
+        """Return the target's tokens so far as the draft model reads them: in its own.
+
+        `hidden` holds the target's states of them, as `DrafterRun.propose` has it.
+        """
         return list(context)
 
     def own_id(self, token_id: int) -> int:

@@ -48,7 +48,7 @@ class ModelDrafterRun(DrafterRun):
         rng: np.random.Generator,
         hidden: Hidden | None = None,
     ) -> Draft:
-        own = self._context.read(context)
+        own = self._context.read(context, hidden)
         token_ids: list[int] = []
         distributions: list[Distribution] = []
         sample_s = 0.0

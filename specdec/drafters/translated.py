@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specdec.drafters.base import Drafter
+from specdec.drafters.base import Drafter, Hidden
 from specdec.drafters.context import DraftContext
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.tree import TreeDrafter
@@ -95,7 +95,7 @@ class TranslatedContext(DraftContext):
         )
         super().__init__(drafter.model, prompt)
 
-    def read(self, context: Sequence[int]) -> list[int]:
+    def read(self, context: Sequence[int], hidden: Hidden | None = None) -> list[int]:
         output = context[self._num_prompt_tokens :]
         return [*self._prompt, *self._drafter.translator.output(output)]
 

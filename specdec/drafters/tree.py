@@ -40,6 +40,7 @@ from specdec.drafters.shapes import MAX_CHILDREN, Shape, children_of, parse_shap
 from specdec.models.base import LanguageModel
 from specdec.policies.base import MAX_NODES, Budget
 from specdec.sampling import Distribution, Sampler, sample
+from specdec.targets.base import LOGITS_ONLY, Wanted
 
 AUTO = "auto"
 _NUM_EXPANDED = 4
@@ -62,6 +63,7 @@ class TreeDrafter(Drafter):
         shape: str,
         name: str | None = None,
         open_context: OpenContext | None = None,
+        wants: Wanted = LOGITS_ONLY,
     ) -> None:
         """Prefer `make_model_drafter` where the vocabularies may differ.
 
@@ -71,6 +73,7 @@ class TreeDrafter(Drafter):
             name: the model's and the shape by default.
             open_context: that of a chain drafter of the model, where the model's vocabulary is
                 not the target's.
+            wants: what the model needs of the target.
 
         Raises:
             SettingsError: there is no such shape.
@@ -79,10 +82,15 @@ class TreeDrafter(Drafter):
         self.shape = None if shape == AUTO else parse_shape(shape)
         self._name = name or f"{model.name} {shape}"
         self._open_context = open_context
+        self._wants = wants
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def wants(self) -> Wanted:
+        return self._wants
 
     def start(self, prompt: Sequence[int]) -> TreeDrafterRun:
         open_context = self._open_context
@@ -105,7 +113,7 @@ class TreeDrafterRun(DrafterRun):
         rng: np.random.Generator,
         hidden: Hidden | None = None,
     ) -> Draft:
-        own = self._context.read(context)
+        own = self._context.read(context, hidden)
         began_s = time.perf_counter()
         tree = GrowingTree(self._context, own)
         depth = min(budget.depth, self._context.room(own))

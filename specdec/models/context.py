@@ -44,6 +44,12 @@ class CachedContext:
         self._prefill(context)
         self._tell(inside)
 
+    def forget(self, length: int) -> None:
+        """Forget whatever was fed after the first `length` tokens, and any draft."""
+        self._cached = self._cached[:length]
+        self.cache.truncate(len(self._cached))
+        self._tree, self._rows, self._inside = Draft(), self._no_rows(), Inside()
+
     def score(
         self, context: Sequence[int], draft: Draft | None = None, inside: Inside | None = None
     ) -> Logits:

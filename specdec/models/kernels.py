@@ -214,6 +214,7 @@ _SIGNATURE = _F2(
     *(types.float64, types.intp, _F2, _F2, _I1),
     *(_F4, _F4, types.intp, types.intp, _I2, _I1),
     *(_I1, _F3),
+    *(_F2, _F2),
 )
 
 
@@ -244,6 +245,8 @@ def decode(
     tail_lengths: IntArray,
     asked: IntArray,
     inside: FloatArray,
+    entry: FloatArray,
+    entering: FloatArray,
 ) -> FloatArray:
     """Run embedded tokens through the layers; return logits [4b, num_head_rows].
 
@@ -265,6 +268,8 @@ def decode(
         asked: after which of the layers run, counted from 0, the rows are wanted; `AFTER_NORM`
             for those after the final norm.
         inside: takes them, [num_rows, num_asked, hidden].
+        entry: as in `LlamaWeights`; without rows for a plain Llama.
+        entering: what a feature head's first layer multiplies with it, [4b, 2 · hidden].
     """
     num_kv_heads, head_dim = keys.shape[1], keys.shape[2]
     num_padded = rows.shape[0]
@@ -275,8 +280,11 @@ def decode(
     update = np.zeros((num_padded, rows.shape[1]), np.float32)
     for index in range(layers.shape[0]):
         layer = layers[index]
-        normalise(rows, num_rows, attention_norm[layer], eps, normed)
-        project(qkv_weights[layer], normed, qkv)
+        if layer == 0 and entry.shape[0] > 0:
+            project(entry, entering, qkv)
+        else:
+            normalise(rows, num_rows, attention_norm[layer], eps, normed)
+            project(qkv_weights[layer], normed, qkv)
         rotate(qkv, num_heads + num_kv_heads, cosines, sines, positions)
         for i in range(num_rows):
             for kv_head in range(num_kv_heads):

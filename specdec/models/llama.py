@@ -40,6 +40,9 @@ class LlamaWeights:
         down: [num_layers, hidden, intermediate].
         final_norm: [hidden].
         head: [num_head_rows, hidden].
+        entry: of a feature head, in place of the first layer's `qkv`: it takes the embedding and
+            the feature side by side, [(num_heads + 2 · num_kv_heads) · head_dim, 2 · hidden]. No
+            rows in a plain Llama.
     """
 
     embedding: FloatArray
@@ -52,6 +55,7 @@ class LlamaWeights:
     down: FloatArray
     final_norm: FloatArray
     head: FloatArray
+    entry: FloatArray
 
     @classmethod
     def load(
@@ -95,6 +99,7 @@ class LlamaWeights:
             down=empty(c.num_layers, c.hidden_size, c.intermediate_size),
             final_norm=empty(c.hidden_size),
             head=empty(0 if c.tied else c.vocab_size, c.hidden_size),
+            entry=empty(0, 2 * c.hidden_size),
         )
 
     def _places(self, c: LlamaConfig) -> dict[str, FloatArray]:
@@ -205,6 +210,18 @@ def _require_tied(folder: Path, embedding: FloatArray, head: Stored) -> None:
             f"{folder / 'config.json'} gives tie_word_embeddings as True, and {head.file.name} "
             f"holds another {HEAD}; set it to false if that is the head."
         )
+
+
+def read_embedding(folder: Path) -> FloatArray:
+    """Return the token embedding [vocab_size, hidden] of a Hugging Face folder in float32.
+
+    Raises:
+        ModelError: the folder has none, or it is packed.
+    """
+    for name, stored in stored_tensors(folder).items():
+        if name.endswith("embed_tokens.weight") and stored.dtype in DTYPES:
+            return np.ascontiguousarray(stored.read(), np.float32)
+    raise ModelError(f"{folder} holds no token embedding that can be read; choose another target.")
 
 
 def read_head_ids(folder: Path, vocab_size: int) -> NDArray[np.intp] | None:

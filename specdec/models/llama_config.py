@@ -155,7 +155,11 @@ class LlamaConfig:
             ModelError: it is missing or broken, or the model is no plain Llama.
         """
         file = folder / "config.json"
-        raw = read_json(file)
+        return cls.read(file, read_json(file), backend)
+
+    @classmethod
+    def read(cls, file: Path, raw: Mapping[str, Any], backend: str = "portable") -> LlamaConfig:
+        """Read the object in `file` that describes a Llama, as `load` does."""
         kind = raw.get("model_type")
         if not isinstance(kind, str) or kind not in KINDS:
             raise ModelError(
@@ -180,7 +184,7 @@ class LlamaConfig:
         )
         if heads % config.num_kv_heads:
             raise ModelError(
-                f"{heads} heads of {folder.name} cannot share {config.num_kv_heads} key heads."
+                f"{heads} heads of {file.parent.name} cannot share {config.num_kv_heads} key heads."
             )
         _refuse_windows(file, values, config.context_length)
         return config

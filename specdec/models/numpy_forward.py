@@ -58,22 +58,27 @@ def prefill(
 def decode(
     llama: Llama,
     layers: Sequence[int],
-    token_ids: NDArray[np.intp],
+    rows: FloatArray,
     cache: PortableCache,
     visible: Visibility,
     inside: Inside,
+    entering: FloatArray | None = None,
 ) -> FloatArray:
-    """Return the logits [num_fed, num_head_rows]."""
-    num_rows, num_slots = token_ids.size, cache.length + token_ids.size
+    """Return the logits [num_fed, num_head_rows] of embedded tokens [num_fed, hidden].
+
+    `entering` is what the first layer of a feature head reads, [num_fed, 2 · hidden].
+    """
+    num_rows, num_slots = len(rows), cache.length + len(rows)
     cache.reserve(num_rows)
-    rows = llama.weights.embedding[token_ids]
     shared = np.arange(visible.num_shared)
     tails = [visible.tails[i, : visible.tail_lengths[i]] for i in range(num_rows)]
     seen = [np.concatenate([shared, tail]) for tail in tails]
     states: dict[int, FloatArray] = {}
     attention: list[FloatArray] = []
     for index, layer in enumerate(layers):
-        queries = _queries(llama, cache, index, layer, rows, visible.positions, DECODE_BLOCK)
+        queries = _queries(
+            llama, cache, index, layer, rows, visible.positions, DECODE_BLOCK, entering
+        )
         mixed = np.empty_like(queries)
         weights = np.zeros((*queries.shape[:3], num_slots), np.float32)
         for i, slots in enumerate(seen):
@@ -91,7 +96,7 @@ def decode(
     states[AFTER_NORM] = _after_norm(llama, rows)
     inside.add(cache.length, _hidden(states, inside, rows), attention)
     cache.length += num_rows
-    return _project(states[AFTER_NORM], llama.weights.head, DECODE_BLOCK)
+    return project(states[AFTER_NORM], llama.weights.head, DECODE_BLOCK)
 
 
 def _hidden(states: dict[int, FloatArray], inside: Inside, rows: FloatArray) -> FloatArray:
@@ -110,11 +115,16 @@ def _queries(
     rows: FloatArray,
     positions: NDArray[np.intp],
     block: int,
+    entering: FloatArray | None = None,
 ) -> FloatArray:
     """Cache keys and values; return scaled queries [num_kv_heads, group, rows, head_dim]."""
     c, w = llama.config, llama.weights
-    normed = _normalise(rows, w.attention_norm[layer], c.norm_eps)
-    qkv = _project(normed, w.qkv[layer], block).reshape(len(rows), -1, c.head_dim)
+    if layer == 0 and entering is not None:
+        qkv = project(entering, w.entry, block)
+    else:
+        normed = normalise(rows, w.attention_norm[layer], c.norm_eps)
+        qkv = project(normed, w.qkv[layer], block)
+    qkv = qkv.reshape(len(rows), -1, c.head_dim)
     queries, keys, values = np.split(qkv, [c.num_heads, c.num_heads + c.num_kv_heads], axis=1)
     fed = slice(cache.length, cache.length + len(rows))
     cache.keys[index, :, :, fed] = _rotate(llama, keys, positions).transpose(1, 2, 0)
@@ -129,14 +139,14 @@ def _after_attention(
 ) -> FloatArray:
     """Return the rows after the output projection and the feed-forward network of a layer."""
     w = llama.weights
-    rows = rows + _project(mixed, w.attention_out[layer], block)
-    normed = _normalise(rows, w.ffn_norm[layer], llama.config.norm_eps)
-    gate = _project(normed, w.gate[layer], block)
-    hidden = gate / (1 + np.exp(-gate)) * _project(normed, w.up[layer], block)
-    return rows + _project(hidden, w.down[layer], block)
+    rows = rows + project(mixed, w.attention_out[layer], block)
+    normed = normalise(rows, w.ffn_norm[layer], llama.config.norm_eps)
+    gate = project(normed, w.gate[layer], block)
+    hidden = gate / (1 + np.exp(-gate)) * project(normed, w.up[layer], block)
+    return rows + project(hidden, w.down[layer], block)
 
 
-def _project(rows: FloatArray, weights: FloatArray, block: int) -> FloatArray:
+def project(rows: FloatArray, weights: FloatArray, block: int) -> FloatArray:
     """Return rows [n, k] · weightsᵀ [k, m], as products of exactly `block` rows each.
 
     The rows stand on the right of the product: OpenBLAS rounds a row on the left of a small
@@ -153,10 +163,11 @@ def _project(rows: FloatArray, weights: FloatArray, block: int) -> FloatArray:
 
 def _after_norm(llama: Llama, rows: FloatArray) -> FloatArray:
     """Return the rows after the final norm."""
-    return _normalise(rows, llama.weights.final_norm, llama.config.norm_eps)
+    return normalise(rows, llama.weights.final_norm, llama.config.norm_eps)
 
 
-def _normalise(rows: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+def normalise(rows: FloatArray, weight: FloatArray, eps: float) -> FloatArray:
+    """Return the rows over their root mean square, times `weight` (RMSNorm)."""
     mean_square = np.square(rows).mean(axis=-1, keepdims=True)
     normed: FloatArray = rows / np.sqrt(mean_square + np.float32(eps)) * weight
     return normed

@@ -117,13 +117,13 @@ class PortableModel:
         inside = Inside() if inside is None else inside
         require(self, inside)
         self._require_room(cache.length + ids.size)
-        with _FORWARD_LOCK:
-            self.llama.rotations.reach(cache.length + ids.size)
-            if numba_kernels() is None or inside.attention or ids.size > MAX_KERNEL_ROWS:
+        if numba_kernels() is None or inside.attention or ids.size > MAX_KERNEL_ROWS:
+            with _FORWARD_LOCK:
+                self.llama.rotations.reach(cache.length + ids.size)
                 numpy_forward.prefill(self.llama, self.layers, ids, cache, inside)
-            else:
-                visible = Visibility.of_chain(cache.length, ids.size)
-                self._decode(ids, cache, visible, self.llama.weights.head[:0], inside)
+        else:
+            visible = Visibility.of_chain(cache.length, ids.size)
+            self._decode(ids, cache, visible, self.llama.weights.head[:0], inside)
 
     def forward(
         self,
@@ -141,15 +141,9 @@ class PortableModel:
         else:
             visible = Visibility.of_tree(cache.length, parents, ids.size)
         require(self, inside)
-        num_positions = int(visible.positions.max(initial=-1)) + 1
-        self._require_room(num_positions)
-        with _FORWARD_LOCK:
-            self.llama.rotations.reach(num_positions)
-            if numba_kernels() is None or inside.attention:
-                logits = numpy_forward.decode(self.llama, self.layers, ids, cache, visible, inside)
-            else:
-                logits = self._decode(ids, cache, visible, self.llama.weights.head, inside)
-        return logits if self.head_ids is None else self._widen(logits)
+        self._require_room(int(visible.positions.max(initial=-1)) + 1)
+        logits = self._decode(ids, cache, visible, self.llama.weights.head, inside)
+        return widen(logits, self.head_ids, self.vocab_size)
 
     def _require_room(self, num_tokens: int) -> None:
         """Refuse positions that the model was not made for."""
@@ -167,15 +161,47 @@ class PortableModel:
         head: FloatArray,
         inside: Inside,
     ) -> Logits:
-        kernels, w, c = numba_kernels(), self.llama.weights, self.llama.config
-        cache.reserve(ids.size)
-        rows = np.zeros((-(-ids.size // kernels.BLOCK) * kernels.BLOCK, c.hidden_size), np.float32)
-        rows[: ids.size] = w.embedding[ids]
-        hidden = np.empty((ids.size, len(inside.layers), c.hidden_size), np.float32)
+        rows = self.llama.weights.embedding[ids]
+        return decode(self.llama, self.layers, rows, cache, visible, head, inside)
+
+
+def decode(
+    llama: Llama,
+    layers: Sequence[int],
+    rows: FloatArray,
+    cache: PortableCache,
+    visible: Visibility,
+    head: FloatArray,
+    inside: Inside,
+    entering: FloatArray | None = None,
+) -> Logits:
+    """Run embedded tokens by the kernels, or by NumPy where these are not at hand.
+
+    Args:
+        llama: the weights.
+        layers: those that are run, in order.
+        rows: the tokens [num_fed, hidden].
+        cache: grows by one slot per token.
+        visible: which slots each token sees.
+        head: rows of the head that are wanted; none where keys and values are all.
+        inside: takes one row per token.
+        entering: of a feature head, what its first layer reads [num_fed, 2 · hidden].
+
+    Returns:
+        Logits [num_fed, num_head_rows].
+    """
+    with _FORWARD_LOCK:
+        llama.rotations.reach(int(visible.positions.max(initial=-1)) + 1)
+        kernels = numba_kernels()
+        if kernels is None or inside.attention:
+            return numpy_forward.decode(llama, layers, rows, cache, visible, inside, entering)
+        w, c = llama.weights, llama.config
+        cache.reserve(len(rows))
+        hidden = np.empty((len(rows), len(inside.layers), c.hidden_size), np.float32)
         logits: Logits = kernels.decode(
-            rows,
-            ids.size,
-            np.array(self.layers, np.intp),
+            _padded(rows, kernels.BLOCK),
+            len(rows),
+            np.array(layers, np.intp),
             w.attention_norm,
             w.qkv,
             w.attention_out,
@@ -187,8 +213,8 @@ class PortableModel:
             head,
             c.norm_eps,
             c.num_heads,
-            self.llama.rotations.cosines,
-            self.llama.rotations.sines,
+            llama.rotations.cosines,
+            llama.rotations.sines,
             visible.positions,
             cache.keys,
             cache.values,
@@ -198,13 +224,25 @@ class PortableModel:
             visible.tail_lengths,
             np.array(inside.layers, np.intp),
             hidden,
+            w.entry,
+            _padded(np.empty((0, 0), np.float32) if entering is None else entering, kernels.BLOCK),
         )
         inside.add(cache.length, hidden)
-        cache.length += ids.size
-        return logits[: ids.size]
+        cache.length += len(rows)
+    return logits[: len(rows)]
 
-    def _widen(self, logits: Logits) -> Logits:
-        """Spread the logits of a reduced head over the whole vocabulary."""
-        wide = np.full((len(logits), self.vocab_size), -np.inf, np.float32)
-        wide[:, self.head_ids] = logits
-        return wide
+
+def _padded(rows: FloatArray, block: int) -> FloatArray:
+    """Return a copy of the rows with rows of zeros below, up to a multiple of `block`."""
+    padded = np.zeros((-(-len(rows) // block) * block, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    return padded
+
+
+def widen(logits: Logits, head_ids: NDArray[np.intp] | None, vocab_size: int) -> Logits:
+    """Spread the logits of a reduced head over the whole vocabulary."""
+    if head_ids is None:
+        return logits
+    wide = np.full((len(logits), vocab_size), -np.inf, np.float32)
+    wide[:, head_ids] = logits
+    return wide

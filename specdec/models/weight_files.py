@@ -24,7 +24,8 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""The number types that are read; bfloat16 is widened from its bits."""
+"""The number types that weights are read of; bfloat16 is widened from its bits."""
+_OTHERS = {"I64": "<i8", "I32": "<i4", "BOOL": "?"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Stored:
     def read(self) -> NDArray[Any]:
         """Return the tensor in the type it is stored in, bfloat16 exactly widened to float32."""
         count = int(np.prod(self.shape, dtype=np.int64))
-        values = np.fromfile(self.file, DTYPES[self.dtype], count, offset=self.start)
+        values = np.fromfile(self.file, (DTYPES | _OTHERS)[self.dtype], count, offset=self.start)
         if values.size < count:
             raise ModelError(f"{self.file} became shorter while it was read; fetch it again.")
         if self.dtype == "BF16":

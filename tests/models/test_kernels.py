@@ -111,7 +111,7 @@ def test_what_is_no_number_is_refused_by_name(
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What the model itself hands to `decode`."""
+    """What the model itself hands to `decode`, and what a feature head adds to it."""
     kernels = numba_kernels()
     kept: list[object] = []
 
@@ -125,6 +125,9 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     with monkeypatch.context() as patch:
         patch.setattr(kernels, "decode", keep)
         model.forward(IDS, model.new_cache(), parents=[-1, 0, 0, 1, 1], inside=inside)
+    rows, qkv = kept[0], kept[4]
+    width = 2 * rows.shape[1]
+    kept[-2:] = [np.ones((count, width), np.float32) for count in (qkv.shape[1], len(rows))]
     return kept
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import platformdirs
 
 from specdec.errors import ModelError, SettingsError
+from specdec.models.eagle3 import is_feature_head
 from specdec.models.fetch import download
 from specdec.models.fetch.folder_cache import find_problem, make_folder, read_manifest
 from specdec.models.fetch.gguf_folder import convert_gguf
@@ -204,7 +205,8 @@ def _converted_infos() -> Iterator[ModelInfo]:
 
 def _missing_part(folder: Path) -> str | None:
     """Say what keeps `folder` from being a complete Hugging Face folder."""
-    for name in ("config.json", "tokenizer.json"):
+    needed = ("config.json",) if is_feature_head(folder) else ("config.json", "tokenizer.json")
+    for name in needed:
         if not (folder / name).is_file():
             return f"it has no {name}"
     if not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
