@@ -138,7 +138,7 @@ class Llama:
     rotations: Rotations
 
 
-def _expected(c: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+def expected_tensors(c: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield the name and shape of every tensor, one layer after the other."""
     yield EMBEDDING, (c.vocab_size, c.hidden_size)
     yield FINAL_NORM, (c.hidden_size,)
@@ -171,7 +171,7 @@ def _check_tensors(folder: Path, config: LlamaConfig, stored: Mapping[str, Store
             "model in bfloat16."
         )
     names = set()
-    for name, shape in _expected(config):
+    for name, shape in expected_tensors(config):
         if name not in stored:
             raise ModelError(f"{folder} lacks the tensor {name}; fetch it again.")
         found = stored[name]

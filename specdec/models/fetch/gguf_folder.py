@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from specdec.errors import ModelError
-from specdec.models.fetch.gguf_tokenizer import write_json, write_tokenizer
+from specdec.models.fetch.gguf_tokenizer import read_vocabulary, write_json, write_tokenizer
 from specdec.models.fetch.progress import Progress, no_progress
+from specdec.models.json_values import Values
+from specdec.models.llama import expected_tensors
+from specdec.models.llama_config import LlamaConfig
 
 _ROWS_PER_STEP = 4096
 _OUTSIDE_BLOCKS = {
@@ -40,6 +43,20 @@ _IN_BLOCK = {
     "ffn_down": "mlp.down_proj",
 }
 _ROPE_FACTORS = "rope_freqs.weight"
+_NEUTRAL: Mapping[str, object] = {
+    "expert_count": 0,
+    "attention.sliding_window": 0,
+    "attention.clamp_kqv": 0,
+    "attention.max_alibi_bias": 0,
+    "attention.scale": 0,
+    "attention.causal": True,
+    "use_parallel_residual": False,
+    "logit_scale": 1,
+    "embedding_scale": 1,
+    "residual_scale": 1,
+    "rope.scaling.attn_factor": 1,
+}
+"""Metadata that change the arithmetic, and the value that does not."""
 
 
 def convert_gguf(gguf_file: Path, folder: Path, *, progress: Progress = no_progress) -> None:
@@ -53,13 +70,17 @@ def convert_gguf(gguf_file: Path, folder: Path, *, progress: Progress = no_progr
             f"{gguf_file} cannot be read as a GGUF file ({error}); download it again."
         ) from error
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    config = _config(metadata, tensors)
+    values = Values(gguf_file, {key: _plain(value) for key, value in metadata.items()})
+    config = _config(values, tensors)
     factors = tensors.pop(_ROPE_FACTORS, None)
-    config["rope_scaling"] = _rope_scaling(metadata, config, factors)
-    names = _tensor_names(config)
+    config["rope_scaling"] = _rope_scaling(values, config, factors)
+    names = _tensor_names(config, tensors)
     _check_tensors(tensors.keys(), names.keys())
+    vocabulary = read_vocabulary(values, config["vocab_size"])
+    config |= {"bos_token_id": vocabulary.ids.get("bos"), "eos_token_id": vocabulary.ids.get("eos")}
     write_json(folder / "config.json", config)
-    write_tokenizer(metadata, folder)
+    _check_shapes(gguf_file, names, tensors, dict(expected_tensors(LlamaConfig.load(folder))))
+    write_tokenizer(vocabulary, folder)
     orders = {
         "q_proj": _row_order(config["num_attention_heads"], config["head_dim"]),
         "k_proj": _row_order(config["num_key_value_heads"], config["head_dim"]),
@@ -72,55 +93,69 @@ def convert_gguf(gguf_file: Path, folder: Path, *, progress: Progress = no_progr
     )
 
 
-def _config(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of config.json, `rope_scaling` still missing."""
-    architecture = metadata.get("general.architecture")
+def _config(values: Values, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of config.json, the scaling and the special tokens still missing."""
+    architecture = values.values.get("general.architecture")
     if architecture != "llama":
         raise ModelError(
-            f"This GGUF file holds a model of the architecture {architecture!r}, and only 'llama' "
-            "can be converted; choose another file or a Hugging Face id."
+            f"{values.file} holds a model of the architecture {architecture!r:.60}, and only "
+            "'llama' can be converted; choose another file or a Hugging Face id."
         )
     width, heads = (
-        _integer(metadata, "embedding_length"),
-        _integer(metadata, "attention.head_count"),
+        values.whole(f"llama.{n}") for n in ("embedding_length", "attention.head_count")
     )
-    head_dim = metadata.get("llama.attention.key_length", width // heads)
-    if metadata.get("llama.rope.dimension_count", head_dim) != head_dim:
-        raise ModelError("This GGUF file rotates only a part of each head, which no Llama does.")
+    kv_heads = values.whole("llama.attention.head_count_kv", heads)
+    head_dim = values.whole("llama.attention.key_length", width // heads)
+    _refuse_other_meanings(values, head_dim)
     if "token_embd.weight" not in tensors:
-        raise ModelError("This GGUF file holds no token embeddings; download it again.")
+        raise ModelError(f"{values.file} holds no token embeddings; download it again.")
+    embedding = [int(size) for size in tensors["token_embd.weight"].shape]
+    if len(embedding) != 2 or embedding[0] != width or head_dim % 2 or heads % kv_heads:
+        raise ModelError(
+            f"{values.file} gives {width} as embedding_length, {heads} heads, {kv_heads} key heads "
+            f"and {head_dim} numbers a head over embeddings of {embedding}, which do not fit "
+            "together; download it again."
+        )
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": int(tensors["token_embd.weight"].shape[1]),
+        "vocab_size": embedding[1],
         "hidden_size": width,
-        "intermediate_size": _integer(metadata, "feed_forward_length"),
-        "num_hidden_layers": _integer(metadata, "block_count"),
+        "intermediate_size": values.whole("llama.feed_forward_length"),
+        "num_hidden_layers": values.whole("llama.block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": metadata.get("llama.attention.head_count_kv", heads),
+        "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
         "hidden_act": "silu",
         # Single-precision metadata: 9.999999747e-06 is the nearest float to 1e-05.
-        "rms_norm_eps": _shortest(metadata["llama.attention.layer_norm_rms_epsilon"]),
-        "rope_theta": _shortest(metadata.get("llama.rope.freq_base", 10000.0)),
-        "max_position_embeddings": _integer(metadata, "context_length"),
+        "rms_norm_eps": _shortest(values.real("llama.attention.layer_norm_rms_epsilon", zero=True)),
+        "rope_theta": _shortest(values.real("llama.rope.freq_base", 10000.0)),
+        "max_position_embeddings": values.whole("llama.context_length"),
         "tie_word_embeddings": "output.weight" not in tensors,
         "attention_bias": False,
         "mlp_bias": False,
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
         "torch_dtype": "float32",
     }
 
 
-def _integer(metadata: Mapping[str, Any], key: str) -> int:
-    value = metadata.get(f"llama.{key}")
-    if not isinstance(value, int):
-        raise ModelError(
-            f"A plain Llama has one value of llama.{key}, and this GGUF file has {value!r}; "
-            "choose another file or a Hugging Face id."
-        )
-    return value
+def _refuse_other_meanings(values: Values, head_dim: int) -> None:
+    """Refuse what llama.cpp would compute otherwise than a plain Llama."""
+    if values.whole("llama.rope.dimension_count", head_dim) != head_dim:
+        raise ModelError(f"{values.file} rotates only a part of each head, which no Llama does.")
+    if values.whole("llama.attention.value_length", head_dim) != head_dim:
+        raise ModelError(f"{values.file} has values of another width than keys; choose another.")
+    for name, neutral in _NEUTRAL.items():
+        value = values.values.get(f"llama.{name}")
+        if value is not None and value != neutral:
+            raise ModelError(
+                f"{values.file} gives llama.{name} as {value!r:.60}, which a plain Llama does not "
+                "have; choose another file or a Hugging Face id."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the metadata as Python's own type."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _shortest(value: float) -> float:
@@ -128,38 +163,72 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _rope_scaling(
-    metadata: Mapping[str, Any], config: Mapping[str, Any], factors: Any
-) -> dict[str, Any] | None:
+def _rope_scaling(values: Values, config: Mapping[str, Any], factors: Any) -> dict[str, Any] | None:
     """Return config.json's `rope_scaling`, or None for plain rotary positions.
 
     Llama 3's scaling stands in the file only as a tensor of divisors, one per frequency; the
     settings that Llama 3.1 and 3.2 use are taken when they reproduce that very tensor.
     """
-    kind = metadata.get("llama.rope.scaling.type", "none")
+    kind = values.values.get("llama.rope.scaling.type", "none")
+    # Older files have the factor by another name; without any, llama.cpp scales by 1.
+    linear = values.real("llama.rope.scale_linear", 1.0, zero=True) or 1.0
+    factor = values.real("llama.rope.scaling.factor", linear, zero=True) or 1.0
     if kind == "linear" and factors is None:
-        return {"rope_type": "linear", "factor": metadata["llama.rope.scaling.factor"]}
-    if kind != "none":
-        raise ModelError(f"This GGUF file scales positions by {kind!r}, which is not supported.")
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn" and factors is None:
+        return _yarn(values, factor)
+    if kind not in ("none", ""):
+        raise ModelError(
+            f"{values.file} scales positions by {kind!r:.60}"
+            f"{'' if factors is None else ' and by factors'}, which is not supported; give the "
+            "Hugging Face id of the same model instead."
+        )
     if factors is None:
         return None
     divisors = np.asarray(factors.data, dtype=np.float64)
+    if not divisors.size or not np.isfinite(divisors).all():
+        raise ModelError(
+            f"{values.file} has rotary factors that are no numbers; download it again."
+        )
     scaling = {
         "rope_type": "llama3",
         "factor": float(divisors.max()),
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
-        "original_max_position_embeddings": metadata.get(
+        "original_max_position_embeddings": values.whole(
             "llama.rope.scaling.original_context_length", 8192
         ),
     }
     expected = _llama_3_divisors(scaling, config["rope_theta"], config["head_dim"])
     if divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-4):
         raise ModelError(
-            "This GGUF file scales its rotary frequencies in a way that is not Llama 3's; "
+            f"{values.file} scales its rotary frequencies in a way that is not Llama 3's; "
             "give the Hugging Face id of the same model instead."
         )
     return scaling
+
+
+def _yarn(values: Values, factor: float) -> dict[str, Any]:
+    """Return YaRN's scaling; llama.cpp's own settings of it are refused where they are others."""
+    for name, usual in (
+        ("yarn_ext_factor", 1),
+        ("yarn_attn_factor", 1),
+        ("yarn_log_multiplier", 0),
+    ):
+        if values.values.get(f"llama.rope.scaling.{name}", usual) not in (usual, -1):
+            raise ModelError(
+                f"{values.file} sets llama.rope.scaling.{name}, which is not supported; give the "
+                "Hugging Face id of the same model instead."
+            )
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": values.whole(
+            "llama.rope.scaling.original_context_length", values.whole("llama.context_length")
+        ),
+        "beta_fast": values.real("llama.rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": values.real("llama.rope.scaling.yarn_beta_slow", 1.0),
+    }
 
 
 def _llama_3_divisors(
@@ -175,25 +244,46 @@ def _llama_3_divisors(
     return divisors
 
 
-def _tensor_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Map every tensor that this Llama has in GGUF to its name in the folder."""
+def _tensor_names(config: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, str]:
+    """Map every tensor that this Llama has in GGUF to its name in the folder.
+
+    Ends with the first block of which nothing is there: a file may claim any number.
+    """
     names = dict(_OUTSIDE_BLOCKS)
     if config["tie_word_embeddings"]:
         del names["output.weight"]
     for block in range(config["num_hidden_layers"]):
         for theirs, ours in _IN_BLOCK.items():
             names[f"blk.{block}.{theirs}.weight"] = f"model.layers.{block}.{ours}.weight"
+        if f"blk.{block}.attn_norm.weight" not in present:
+            break
     return names
 
 
 def _check_tensors(present: Any, expected: Any) -> None:
     if missing := sorted(expected - present):
         raise ModelError(
-            f"This GGUF file lacks {missing[0]} ({len(missing)} tensors in all): it is one part of "
-            "a model or no plain Llama; choose another file or a Hugging Face id."
+            f"This GGUF file lacks {missing[0]}: it is one part of a model or no plain Llama; "
+            "choose another file or a Hugging Face id."
         )
     if extra := sorted(present - expected):
         raise ModelError(f"This GGUF file holds {extra[0]}, which a plain Llama does not have.")
+
+
+def _check_shapes(
+    file: Path,
+    names: Mapping[str, str],
+    tensors: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Hold the shape of every tensor against the one that the metadata make it."""
+    for theirs, ours in names.items():
+        shape = tuple(int(size) for size in reversed(tensors[theirs].shape))
+        if shape != shapes[ours]:
+            raise ModelError(
+                f"{theirs} in {file} has shape {list(shape)}, and its metadata make it "
+                f"{list(shapes[ours])}; download it again."
+            )
 
 
 def _row_order(heads: int, head_dim: int) -> NDArray[np.intp]:
@@ -245,6 +335,9 @@ def _dequantised(tensor: Any, order: NDArray[np.intp] | None) -> Iterator[NDArra
     if order is not None:
         stored = stored[order]
     for start in range(0, len(stored), _ROWS_PER_STEP):
+        if tensor.tensor_type == GGMLQuantizationType.F64:  # which the library leaves as it is
+            yield stored[start : start + _ROWS_PER_STEP].astype(np.float32)
+            continue
         try:
             yield dequantize(stored[start : start + _ROWS_PER_STEP], tensor.tensor_type)
         except NotImplementedError as error:

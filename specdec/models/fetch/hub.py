@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _CONVERTER = 1  # raised when folders made by an older version must be made again
+_GGUF_CONVERTER = 2  # likewise, of files that are no known model
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -167,7 +168,7 @@ def _gguf_folder(path: Path) -> Path:
 
 def _gguf_identity(path: Path) -> str:
     facts = path.stat()
-    return f"converter {_CONVERTER}, {facts.st_size} bytes, changed at {facts.st_mtime_ns} ns"
+    return f"converter {_GGUF_CONVERTER}, {facts.st_size} bytes, changed at {facts.st_mtime_ns} ns"
 
 
 def _make_from_gguf(path: Path, progress: Progress) -> Path:

@@ -147,7 +147,7 @@ def test_linear_scaling_is_kept(convert: Convert) -> None:
         ({"changes": {"llama.attention.head_count": [4, 4, 2]}}, "head_count"),
         ({"changes": {"llama.context_length": None}}, "context_length"),
         ({"changes": {"llama.rope.dimension_count": 4}}, "part of each head"),
-        ({"changes": {"llama.rope.scaling.type": "yarn"}}, "'yarn'"),
+        ({"changes": {"llama.rope.scaling.type": "longrope"}}, "'longrope'"),
         ({"extra": {"rope_freqs.weight": np.full(4, 3, np.float32)}}, "not Llama 3's"),
         ({"extra": {"blk.0.attn_q.bias": np.zeros(32, np.float32)}}, r"blk\.0\.attn_q\.bias"),
         ({"without": "token_embd.weight"}, "no token embeddings"),
