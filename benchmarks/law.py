@@ -196,6 +196,7 @@ class Remembering:
     """
 
     supports_trees = True
+    batch_invariant = True
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model

@@ -6,7 +6,6 @@ cache. What a run changes lives in the objects that `start` returns.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from specdec.drafters.translated import make_model_drafter
 from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings
 from specdec.errors import ModelError, SettingsError
+from specdec.models import backends
 from specdec.models.base import LanguageModel
 from specdec.models.eagle3 import HeadWeights, is_feature_head
 from specdec.models.feature_head import FeatureHead
@@ -99,7 +99,7 @@ class LoadedModel:
 
     `model` is None where `remote` or `head` holds the weights; `digest` identifies those that are
     here, and `folder` is where they were read. A head speaks its target's tokens and has no
-    tokenizer.
+    tokenizer. `runs_on` says which backend runs the weights, and why.
     """
 
     model: LanguageModel | None
@@ -108,6 +108,7 @@ class LoadedModel:
     digest: str | None = None
     folder: Path | None = None
     head: HeadWeights | None = None
+    runs_on: str = ""
 
     @property
     def target(self) -> Target:
@@ -144,17 +145,22 @@ class LoadedModel:
 
 
 Load = Callable[[str, str], LoadedModel]
-"""(name, backend) → weights; pass a cached one to share them."""
+"""(name, place) → weights, `place` as `RunConfig` has it; pass a cached one to share them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a run needs, ready to start; `digests` of the weights that are here, by model name."""
+    """What a run needs, ready to start.
+
+    `digests` of the weights that are here, by model name; `runs_on` says which backend runs the
+    target, and why.
+    """
 
     tokenizer: Tokenizer
     target: Target
     drafter: Drafter
     digests: dict[str, str] = field(default_factory=dict)
+    runs_on: str = ""
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return the token ids of `prompt` as a user's turn of the target's chat template.
@@ -180,14 +186,10 @@ def check_prompt(prompt: str) -> None:
         raise SettingsError("The prompt is empty; write something for the model to answer.")
 
 
-def default_backend() -> str:
-    """Return "mlx" on Apple silicon, "portable" everywhere else."""
-    apple_silicon = platform.system() == "Darwin" and platform.machine() == "arm64"
-    return "mlx" if apple_silicon else "portable"
+def load_model(name: str, place: str, progress: hub.Progress | None = None) -> LoadedModel:
+    """Fetch a model if need be and open it at a place ("auto", "portable", "torch:cuda:1").
 
-
-def load_model(name: str, backend: str, progress: hub.Progress | None = None) -> LoadedModel:
-    """Fetch a model if need be and open it on a backend; connect to an endpoint ("@name").
+    Connect to an endpoint ("@name").
 
     Raises:
         SettingsError: it is not offered here, there is no such endpoint, or its key is missing.
@@ -201,26 +203,19 @@ def load_model(name: str, backend: str, progress: hub.Progress | None = None) ->
         remote = open_remote(endpoint, on_wait=lambda waiting: report(0, None, str(waiting)))
         return LoadedModel(None, remote.tokenizer, remote)
     folder = hub.resolve(name, progress=progress)
-    backend = default_backend() if backend == "auto" else backend
     digest = digest_weights(folder)
     if is_feature_head(folder):
         return LoadedModel(None, None, digest=digest, folder=folder, head=HeadWeights.load(folder))
-    model = _open(folder, name, backend)
+    chosen = backends.choose(place, folder)
+    model = backends.open_model(folder, name, chosen, progress or no_progress)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > model.vocab_size:
         raise ModelError(
             f"The tokenizer in {folder} has {tokenizer.vocab_size} tokens, and the model's "
             f"embedding only {model.vocab_size}; they are not of the same model, so fetch it again."
         )
-    return LoadedModel(model, tokenizer, digest=digest, folder=folder)
-
-
-def _open(folder: Path, name: str, backend: str) -> LanguageModel:
-    if backend == "mlx":
-        from specdec.models.mlx import MlxModel  # optional, and slow to import
-
-        return MlxModel.load(folder, name)
-    return PortableModel.load(folder, name)
+    runs_on = backends.describe(model, chosen)
+    return LoadedModel(model, tokenizer, digest=digest, folder=folder, runs_on=runs_on)
 
 
 def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None = None) -> Pair:
@@ -235,21 +230,23 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
     Offers.from_environment().check_target(config.target)
     digests: dict[str, str] = {}
     load = noting(load, digests)
-    loaded = load(config.target, config.backend)
+    loaded = load(config.target, config.place)
     target = loaded.target
+    if config.one_row and loaded.model is not None:
+        target = LocalTarget(loaded.model, one_row=True)
     if isinstance(target, RemoteTarget) and on_wait is not None:
         target = target.watched_by(on_wait)
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
-    drafter = make_drafter(config.draft, loaded, config.backend, load, tree=config.tree)
-    return Pair(loaded.own_tokenizer, target, drafter, digests)
+    drafter = make_drafter(config.draft, loaded, config.place, load, tree=config.tree)
+    return Pair(loaded.own_tokenizer, target, drafter, digests, loaded.runs_on)
 
 
 def noting(load: Load, digests: dict[str, str]) -> Load:
     """Return `load`, which writes down in `digests` the weights that it opened, by model name."""
 
-    def load_and_note(name: str, backend: str) -> LoadedModel:
-        loaded = load(name, backend)
+    def load_and_note(name: str, place: str) -> LoadedModel:
+        loaded = load(name, place)
         if loaded.model is not None and loaded.digest is not None:
             digests[loaded.model.name] = loaded.digest
         if loaded.head is not None and loaded.digest is not None:
@@ -287,7 +284,7 @@ def _sign(draft: str) -> str | None:
 
 
 def make_drafter(
-    draft: str, target: LoadedModel, backend: str, load: Load = load_model, *, tree: str = ""
+    draft: str, target: LoadedModel, place: str, load: Load = load_model, *, tree: str = ""
 ) -> Drafter:
     """Build the drafting strategy or open the draft model named `draft`.
 
@@ -295,7 +292,7 @@ def make_drafter(
         draft: one of `DRAFT_STRATEGIES`, a model name, or several of these: "a+b" draw from one
             mixture, "a|b" draft a branch each.
         target: what it drafts for.
-        backend: where a draft model runs.
+        place: where a draft model runs.
         load: how a draft model is opened.
         tree: shape of a model's draft, as `RunConfig.tree` has it.
 
@@ -310,14 +307,14 @@ def make_drafter(
             f"{draft} drafts no tree of a given shape; choose a draft model or layer-skip, or "
             "leave the shape out."
         )
-    drafter = _make_drafter(draft, target, backend, load, tree)
+    drafter = _make_drafter(draft, target, place, load, tree)
     refusal = target.target.cannot_give(drafter.wants)
     if refusal is not None:
         raise SettingsError(f"{drafter.name} cannot draft for {target.target.name}: {refusal}")
     return drafter
 
 
-def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load, tree: str) -> Drafter:
+def _make_drafter(draft: str, target: LoadedModel, place: str, load: Load, tree: str) -> Drafter:
     if members := _members(draft):
         if _sign(draft) == EnsembleDrafter.sign and LookaheadDrafter.name in members:
             raise SettingsError(
@@ -325,7 +322,7 @@ def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load, tre
                 f"branch: {draft.replace(EnsembleDrafter.sign, BranchesDrafter.sign)}."
             )
         return _GROUPS[_sign(draft) or ""](
-            [_make_drafter(name, target, backend, load, "") for name in members]
+            [_make_drafter(name, target, place, load, "") for name in members]
         )
     if draft in _LOOKUPS:
         return _LOOKUPS[draft]()
@@ -337,7 +334,7 @@ def _make_drafter(draft: str, target: LoadedModel, backend: str, load: Load, tre
             )
         model = target.model.without_middle_layers()
         return TreeDrafter(model, tree, draft) if tree else ModelDrafter(model, draft)
-    loaded = load(draft, backend)
+    loaded = load(draft, place)
     if loaded.head is not None:
         return _make_feature_drafter(draft, loaded.head, target, tree)
     if loaded.model is None:

@@ -125,9 +125,9 @@ class Performance:
             SpecdecError: it cannot be opened, or does not fit the target.
         """
         assert self.pair is not None
-        backend, load = self.config.backend, noting(self._load, self.pair.digests)
+        place, load = self.config.place, noting(self._load, self.pair.digests)
         tree = self.config.tree if takes_tree(draft) else ""
-        return make_drafter(draft, load(self.config.target, backend), backend, load, tree=tree)
+        return make_drafter(draft, load(self.config.target, place), place, load, tree=tree)
 
     def draft_with(self, drafter: Drafter) -> None:
         """Change the drafting strategy from the next round on."""
@@ -238,6 +238,18 @@ class Performance:
         with closing(events):
             for event in events:
                 yield self.plain.add(event)
+
+    @property
+    def is_to_be_compared(self) -> bool:
+        """Say whether the finished run is to be compared with plain decoding.
+
+        It is at temperature 0, and its target is exact up to rounding only.
+        """
+        if self.pair is None or self.recorder is None or self.phase is not Phase.FINISHED:
+            return False
+        rounds = self.recorder.rounds
+        exactness = self.pair.target.exactness_for(self.config.sampler)
+        return exactness.kind == "rounded" and all(r.temperature == 0 for r in rounds)
 
     # -- what there is of it ---------------------------------------------------------------------
 

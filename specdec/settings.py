@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,8 @@ from specdec.sampling import Sampler
 MAX_NUM_DRAFT_TOKENS = MAX_DEPTH
 MAX_MAX_TOKENS = 8192
 MAX_RTT_MS = 10_000.0
-BACKENDS = ("auto", "portable", "mlx")
+BACKENDS = ("auto", "portable", "mlx", "torch")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 DEFAULT_MODEL = "smollm2-135m"
 AUTO = "auto"
 MARK = "@"
@@ -38,7 +40,10 @@ class RunConfig:
         target: model name, Hugging Face repo id, folder or .gguf file.
         draft: a drafting strategy ("ngram", "layer-skip", "none") or a model name; "auto" becomes
             what `default_draft` says.
-        backend: "portable", "mlx", or "auto" for the better one on this machine.
+        backend: "portable", "mlx", "torch", or "auto" for the better one on this machine.
+        device: where the torch backend runs: "cpu", "cuda", "cuda:1", "mps", or "auto".
+        one_row: whether the target verifies one token at a time: bit for bit plain decoding on
+            every backend, and no faster.
         num_draft_tokens: K, drafted tokens per round, 0–16; 0 is plain decoding.
         temperature: 0 (greedy) to 2.
         top_k: 0 switches it off.
@@ -56,6 +61,8 @@ class RunConfig:
     target: str = DEFAULT_MODEL
     draft: str = AUTO
     backend: str = "auto"
+    device: str = AUTO
+    one_row: bool = False
     num_draft_tokens: int = 3
     temperature: float = 0.7
     top_k: int = 0
@@ -78,11 +85,33 @@ class RunConfig:
             raise SettingsError(
                 f"There is no backend {self.backend!r}; choose one of {', '.join(BACKENDS)}."
             )
+        self._check_device()
         _ = self.sampler
         find_policy(self.policy)
         find_rule(self.rule)
         if self.draft == AUTO:
             object.__setattr__(self, "draft", default_draft(self.target))
+
+    def _check_device(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise SettingsError(
+                f"There is no device {self.device!r}; choose auto, cpu, cuda, cuda:1 (the second "
+                "GPU) or mps."
+            )
+        if self.device != AUTO and self.backend in ("portable", "mlx"):
+            raise SettingsError(
+                f"The {self.backend} backend chooses no device; take the torch backend, or leave "
+                "the device out."
+            )
+        if self.one_row and self.is_remote:
+            raise SettingsError(
+                "A server computes its rows as it does; one row at a time is for targets here."
+            )
+
+    @property
+    def place(self) -> str:
+        """Return backend and device in one name: what weights are loaded and shared by."""
+        return self.backend if self.device == AUTO else f"{self.backend}:{self.device}"
 
     @property
     def sampler(self) -> Sampler:

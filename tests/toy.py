@@ -36,6 +36,7 @@ class ToyModel:
     """
 
     backend = "toy"
+    batch_invariant = True
     context_length = 512
 
     def __init__(

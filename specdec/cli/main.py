@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,11 +25,13 @@ from specdec.cli import sweep as cli_sweep
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate
 from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError, unexpected
+from specdec.models.backends import FACTS
 from specdec.models.fetch import hub
 from specdec.pair import DRAFT_STRATEGIES, LoadedModel, check_prompt, load_model, make_pair
 from specdec.perform import Performance, Phase
 from specdec.policies.named import POLICIES
 from specdec.records import FinishReason, Prefilled, RoundResult, RunSummary
+from specdec.runs import audit
 from specdec.runs.run import Run
 from specdec.saved.trace import write_trace
 from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft, variables
@@ -161,7 +163,19 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
             default = AUTO  # of the target that is asked for, not of that in .env
         help_text = f"{text} (default: {default})" if default != "" else text
         parser.add_argument(flag, dest=name, type=kind, default=default, help=help_text)
-    parser.add_argument("--backend", choices=BACKENDS, default=defaults.backend)
+    facts = "; ".join(f"{name}: {text}" for name, text in FACTS.items())
+    parser.add_argument("--backend", choices=BACKENDS, default=defaults.backend, help=facts)
+    parser.add_argument(
+        "--device",
+        default=defaults.device,
+        help="where torch runs: auto, cpu, cuda, cuda:1 (the second GPU) or mps",
+    )
+    parser.add_argument(
+        "--one-row",
+        action="store_true",
+        default=defaults.one_row,
+        help="verify one token at a time: bit for bit plain decoding on any backend, no faster",
+    )
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -169,9 +183,9 @@ def _config(options: argparse.Namespace) -> RunConfig:
     return RunConfig(**{name: getattr(options, name) for name in names if name in options})
 
 
-def _load(name: str, backend: str) -> LoadedModel:
+def _load(name: str, place: str) -> LoadedModel:
     with _progress_bar() as progress:
-        return load_model(name, backend, progress.report)
+        return load_model(name, place, progress.report)
 
 
 def _tell_waiting(waiting: Waiting) -> None:
@@ -224,10 +238,15 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
     if options.save:
         write_trace(run, Path(options.save))
     if options.json:
-        document = json.dumps(run_document(run), ensure_ascii=False, allow_nan=False)
+        compared = None if options.no_baseline else _compare_plainly(performance)
+        comparison = None if compared is None else asdict(compared)
+        shown = run_document(run) | {"comparison": comparison}
+        document = json.dumps(shown, ensure_ascii=False, allow_nan=False)
         screen.out(document, highlight=False)  # ends quietly where nobody reads on, like all of it
     else:
         print_summary(run, screen)
+        if not options.no_baseline and (compared := _compare_plainly(performance)):
+            screen.print(str(compared))
         assert performance.pair is not None
         target = performance.pair.target
         if isinstance(target, RemoteTarget) and not options.no_baseline:
@@ -240,6 +259,24 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
         return 1
     return 0
+
+
+def _compare_plainly(performance: Performance) -> audit.Comparison | None:
+    """Measure what the backend's rounding came to, where the run is only exact up to it.
+
+    An interruption leaves it out.
+    """
+    if not performance.is_to_be_compared:
+        return None
+    try:
+        with closing(performance.plain_frames()) as frames:
+            for _ in frames:
+                pass
+    except KeyboardInterrupt:
+        return None
+    assert performance.recorder is not None
+    assert performance.plain is not None
+    return audit.compare(performance.recorder.rounds, performance.plain.rounds)
 
 
 def _compare_streaming(target: RemoteTarget, run: Run, screen: Console) -> None:
@@ -301,7 +338,8 @@ def _check(options: argparse.Namespace, screen: Console) -> int:
     if isinstance(pair.target, RemoteTarget):
         for line in (*pair.target.status(config.sampler), *pair.target.findings):
             screen.print(Text(f"    {line.question}: {printable(line.answer)}"))
-    screen.print(f"ok  target {pair.target.name} on {pair.target.backend}, loaded")
+    runs_on = pair.runs_on or pair.target.backend
+    screen.print(Text(f"ok  target {pair.target.name} on {runs_on}, loaded"))
     screen.print(f"ok  drafter {pair.drafter.name}, loaded")
     prompt_ids = pair.encode_prompt(CHECK_PROMPT)
     events = generate(

@@ -67,7 +67,9 @@ def print_summary(run: Run, screen: Console) -> None:
                 f"{baseline.speedup_without_link(speed):.2f} × the target without the link "
                 f"(both measured on {baseline.num_tokens} tokens)."
             )
-    screen.print(f"Output: {run.exactness}. Finished: {summary.finish_reason}.")
+    screen.print(
+        Text(f"Output: {run.exactness}. On {run.backend}. Finished: {summary.finish_reason}.")
+    )
 
 
 def run_document(run: Run) -> dict[str, Any]:

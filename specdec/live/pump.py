@@ -94,7 +94,7 @@ class LiveRun:
     def arrival(self) -> Arrival | None:
         """Return how far the weights are that the run waits for."""
         name = self._waiting_for
-        return None if name is None else self._shelf.arrival(name, self.config.backend)
+        return None if name is None else self._shelf.arrival(name, self.config.place)
 
     # -- what the page asks for ------------------------------------------------------------------
 
@@ -175,7 +175,8 @@ class LiveRun:
                 "so far are kept."
             )
         self._hand_over()
-        if self.race and self.performance.phase is Phase.FINISHED:
+        races = self.race and self.performance.phase is Phase.FINISHED
+        if races or self.performance.is_to_be_compared:
             self._compare()
 
     def _fail(self, error: str) -> None:
@@ -185,7 +186,7 @@ class LiveRun:
     def _note(self, error: str | None) -> None:
         self.error = error
         if error and self.config.is_remote:  # what the probe found may no longer hold
-            self._shelf.forget(self.config.target, self.config.backend)
+            self._shelf.forget(self.config.target, self.config.place)
 
     def _hand_over(self) -> None:
         """Keep what there is; the one place where a run leaves the page for the store."""

@@ -20,9 +20,9 @@ from specdec.pair import LoadedModel, load_model
 
 
 class LoadWithProgress(Protocol):
-    """(name, backend, progress) → weights."""
+    """(name, place, progress) → weights."""
 
-    def __call__(self, name: str, backend: str, progress: Progress | None = ...) -> LoadedModel: ...
+    def __call__(self, name: str, place: str, progress: Progress | None = ...) -> LoadedModel: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ _POLL_S = 0.05
 
 
 class ModelShelf:
-    """The `capacity` models used last, by name and backend; thread-safe."""
+    """The `capacity` models used last, by name and place; thread-safe."""
 
     def __init__(self, load: LoadWithProgress = load_model, capacity: int = 3) -> None:
         self._load = load
@@ -52,9 +52,9 @@ class ModelShelf:
         self._models: OrderedDict[Key, Future[LoadedModel]] = OrderedDict()
         self._arrivals: dict[Key, Arrival] = {}
 
-    def request(self, name: str, backend: str) -> Future[LoadedModel]:
+    def request(self, name: str, place: str) -> Future[LoadedModel]:
         """Return the model, or the promise of it; a failed one is tried again."""
-        key = (name, backend)
+        key = (name, place)
         with self._lock:
             future = self._models.get(key)
             if future is None or (future.done() and future.exception()):
@@ -65,12 +65,12 @@ class ModelShelf:
                 self._models.popitem(last=False)
             return future
 
-    def await_model(self, name: str, backend: str, look_up: Callable[[], None]) -> LoadedModel:
+    def await_model(self, name: str, place: str, look_up: Callable[[], None]) -> LoadedModel:
         """Return the model when it is there.
 
         `look_up` is called now and then; what it raises ends the wait.
         """
-        future = self.request(name, backend)
+        future = self.request(name, place)
         while True:
             look_up()
             try:
@@ -78,24 +78,24 @@ class ModelShelf:
             except NotYet:
                 continue
 
-    def holds(self, name: str, backend: str) -> bool:
+    def holds(self, name: str, place: str) -> bool:
         """Say whether the model is loaded already."""
-        future = self._models.get((name, backend))
+        future = self._models.get((name, place))
         return future is not None and future.done() and not future.exception()
 
-    def loaded(self, name: str, backend: str) -> LoadedModel | None:
+    def loaded(self, name: str, place: str) -> LoadedModel | None:
         """Return the model if it is loaded already."""
-        future = self._models.get((name, backend))
-        return future.result() if future is not None and self.holds(name, backend) else None
+        future = self._models.get((name, place))
+        return future.result() if future is not None and self.holds(name, place) else None
 
-    def forget(self, name: str, backend: str) -> None:
+    def forget(self, name: str, place: str) -> None:
         """Take the model off, so that the next one who asks has it opened anew."""
         with self._lock:
-            self._models.pop((name, backend), None)
+            self._models.pop((name, place), None)
 
-    def arrival(self, name: str, backend: str) -> Arrival | None:
+    def arrival(self, name: str, place: str) -> Arrival | None:
         """Return how far a model is that is on its way."""
-        return self._arrivals.get((name, backend))
+        return self._arrivals.get((name, place))
 
     def _fetch(self, key: Key, future: Future[LoadedModel]) -> None:
         def report(done: int, total: int | None, what: str) -> None:

@@ -109,7 +109,7 @@ class LanguageModel(Protocol):
 
     @property
     def backend(self) -> str:
-        """Return "portable" or "mlx"."""
+        """Return "portable" or "mlx", or "torch" with its device and number format."""
         ...
 
     @property
@@ -121,6 +121,11 @@ class LanguageModel(Protocol):
     @property
     def supports_trees(self) -> bool:
         """Say whether `forward` takes `parents` that are no chain."""
+        ...
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Say whether logits are the same to the last bit however tokens are fed together."""
         ...
 
     def new_cache(self) -> Cache: ...

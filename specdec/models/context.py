@@ -19,10 +19,16 @@ from specdec.models.base import MAX_FORWARD_ROWS, Inside, LanguageModel, Logits
 
 
 class CachedContext:
-    """The cache of one run over one model."""
+    """The cache of one run over one model.
 
-    def __init__(self, model: LanguageModel) -> None:
+    With `one_row`, what is scored is fed token by token, trees path by path: a logit is then
+    computed from the same shapes as in plain decoding, also where batches round otherwise.
+    """
+
+    def __init__(self, model: LanguageModel, *, one_row: bool = False) -> None:
         self.model = model
+        self._most_rows = 1 if one_row else MAX_FORWARD_ROWS
+        self._trees_in_one = model.supports_trees and not one_row
         self.cache = model.new_cache()
         self._cached: list[int] = []  # the committed tokens whose slots are filled
         self._tree = Draft()  # the nodes in the slots after them
@@ -72,13 +78,13 @@ class CachedContext:
             ModelError: the model cannot give what `inside` asks for.
         """
         draft = draft or Draft()
-        by_paths = not (draft.is_chain or self.model.supports_trees)
+        by_paths = not (draft.is_chain or self._trees_in_one)
         tree = Draft() if by_paths else draft
         if self._answers(context, inside):
             self._keep_nodes(tree)
         else:
             self._sync(context, inside)
-            if len(context) - len(self._cached) + len(draft) > MAX_FORWARD_ROWS:
+            if len(context) - len(self._cached) + len(tree) > MAX_FORWARD_ROWS:
                 self._prefill(context)
         self._feed(list(context[len(self._cached) :]), tree)
         rows = self._rows_of_paths(draft) if by_paths else self._rows
@@ -145,8 +151,8 @@ class CachedContext:
     ) -> Logits:
         """Feed `token_ids` after the first `num_fed`, which are cached, and return their logits."""
         parts = []
-        for start in range(num_fed, len(token_ids), MAX_FORWARD_ROWS):
-            end = min(start + MAX_FORWARD_ROWS, len(token_ids))
+        for start in range(num_fed, len(token_ids), self._most_rows):
+            end = min(start + self._most_rows, len(token_ids))
             above = None if parents is None else parents[:end]
             fed = token_ids[start:end]
             parts.append(self.model.forward(fed, self.cache, parents=above, inside=inside))

@@ -66,6 +66,7 @@ class FeatureHead:
 
     backend = "portable"
     supports_trees = True
+    batch_invariant = True
 
     def __init__(self, name: str, head: HeadWeights, embedding: FloatArray) -> None:
         """Put a head on a target.

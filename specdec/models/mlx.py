@@ -69,6 +69,7 @@ class MlxModel:
 
     backend = "mlx"
     supports_trees = False
+    batch_invariant = False
 
     def __init__(self, network: MlxNetwork, name: str) -> None:
         self._network = network

@@ -64,6 +64,7 @@ class PortableModel:
 
     backend = "portable"
     supports_trees = True
+    batch_invariant = True
 
     @classmethod
     def load(cls, folder: Path, name: str | None = None) -> Self:

@@ -29,6 +29,16 @@ class Comparison:
     divergence: int | None
     margin: float | None
 
+    def __str__(self) -> str:
+        if self.divergence is None:
+            return f"Identical to plain decoding: all {self.num_compared} tokens compared."
+        margin = "" if self.margin is None else f", by a margin of {self.margin:.2g} nats"
+        return (
+            f"The first difference to plain decoding is at token {self.divergence + 1} of "
+            f"{self.num_compared}, where the target preferred another token{margin}. A tiny margin "
+            "means that its numbers change with how many tokens are verified at once."
+        )
+
 
 def compare(rounds: Sequence[RoundResult], plain: Sequence[RoundResult]) -> Comparison:
     """Compare a speculative run with plain decoding of the same target at temperature 0."""

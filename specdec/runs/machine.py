@@ -8,7 +8,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("numpy", "numba", "mlx", "mlx-lm", "tokenizers", "streamlit")
+_PACKAGES = ("numpy", "numba", "mlx", "mlx-lm", "torch", "transformers", "tokenizers", "streamlit")
 
 
 @cache

@@ -20,6 +20,8 @@ class Exactness:
     `kind` is one of
 
     - "exact": the target's distribution under the sampler that was asked for;
+    - "rounded": the same, up to rounding: logits depend in their last bits on how many tokens are
+      verified at once, so that a near tie can fall the other way than in plain decoding;
     - "top_k": the target's distribution under that sampler with its top-k lowered to `top_k`,
       because the target tells no more than its `top_k` likeliest tokens;
     - "approximate": neither; `top_k` says where the distribution was cut off besides.
@@ -32,6 +34,7 @@ class Exactness:
     def __str__(self) -> str:
         words = {
             "exact": "exact",
+            "rounded": "exact up to rounding of this backend",
             "top_k": f"exact for top-k = {self.top_k}",
             "approximate": "approximate",
         }[self.kind]

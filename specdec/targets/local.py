@@ -12,32 +12,47 @@ from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Wanted
 
 
 class LocalTarget:
-    """Score drafts with a local model, in one forward pass per round."""
+    """Score drafts with a local model, in one forward pass per round.
+
+    With `one_row`, every token goes through it alone, as in plain decoding: nothing is gained, but
+    the logits are those of plain decoding to the last bit, on any backend.
+    """
 
     link_is_emulated = False
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, *, one_row: bool = False) -> None:
         self.model = model
+        self.one_row = one_row
         self.name = model.name
         self.backend = model.backend
         self.vocab_size = model.vocab_size
         self.context_length = model.context_length
 
     def exactness_for(self, sampler: Sampler) -> Exactness:
-        return Exactness()
+        if self.model.batch_invariant:
+            return Exactness()
+        if self.one_row:
+            return Exactness(reason="verified one row at a time")
+        return Exactness(
+            "rounded",
+            "tokens verified together may round otherwise than alone, so that a near tie can fall "
+            "the other way; verify one row at a time to exclude that",
+        )
 
     def cannot_give(self, wanted: Wanted) -> str | None:
         return self.model.cannot_give(wanted.hidden_layers, wanted.attention) if wanted else None
 
     def start(self, prompt: Sequence[int], wanted: Wanted = LOGITS_ONLY) -> LocalTargetRun:
-        return LocalTargetRun(self.model, prompt, wanted)
+        return LocalTargetRun(self.model, prompt, wanted, one_row=self.one_row)
 
 
 class LocalTargetRun:
     """The target's KV cache of one run."""
 
-    def __init__(self, model: LanguageModel, prompt: Sequence[int], wanted: Wanted) -> None:
-        self._context = CachedContext(model)
+    def __init__(
+        self, model: LanguageModel, prompt: Sequence[int], wanted: Wanted, *, one_row: bool = False
+    ) -> None:
+        self._context = CachedContext(model, one_row=one_row)
         self._wanted = wanted
         read = self._inside()
         self._context.prefill(prompt, read)

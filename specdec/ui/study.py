@@ -247,18 +247,9 @@ def _draw_audit(run: Run, live: LiveRun | None) -> None:
 def _draw_comparison(rounds: tuple[RoundResult, ...], plain: tuple[RoundResult, ...]) -> None:
     found = audit.compare(rounds, plain)
     if found.divergence is None:
-        st.success(
-            f"Identical to plain decoding: all {found.num_compared} tokens compared.",
-            icon=":material/check_circle:",
-        )
-        return
-    margin = "" if found.margin is None else f", by a margin of {found.margin:.2g} nats"
-    st.error(
-        f"The first difference to plain decoding is at token {found.divergence + 1} of "
-        f"{found.num_compared}, where the target preferred another token{margin}. A tiny margin "
-        "means that its numbers change with how many tokens are verified at once.",
-        icon=":material/error:",
-    )
+        st.success(words.plain(str(found)), icon=":material/check_circle:")
+    else:
+        st.error(words.plain(str(found)), icon=":material/error:")
 
 
 def _draw_acceptance_check(rounds: tuple[RoundResult, ...]) -> None:

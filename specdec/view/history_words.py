@@ -24,6 +24,8 @@ _SETTINGS = {
     "target": "Target asked for",
     "draft": "Draft asked for",
     "backend": "Backend asked for",
+    "device": "Device asked for",
+    "one_row": "Verified one row at a time",
     "num_draft_tokens": "K",
     "max_tokens": "Token limit",
     "rtt_ms": "Round trip, ms",

@@ -28,7 +28,7 @@ def draw_connection(
     except SettingsError as error:
         st.sidebar.warning(words.plain(str(error)), icon=":material/key:")
         return
-    loaded = shelf.loaded(config.target, config.backend)
+    loaded = shelf.loaded(config.target, config.place)
     if loaded is None or loaded.remote is None:
         return
     target = loaded.remote

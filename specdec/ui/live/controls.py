@@ -148,7 +148,7 @@ def _take_speed() -> None:
 def draw_status(config: RunConfig, shelf: ModelShelf) -> None:
     """Say in the sidebar where the target is and whether it is ready."""
     is_server = config.is_remote
-    if shelf.holds(config.target, config.backend):
+    if shelf.holds(config.target, config.place):
         color, word = "green", "connected" if is_server else "ready"
     elif is_server:
         color, word = "gray", "connects with the first run"
