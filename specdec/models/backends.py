@@ -12,7 +12,7 @@ from specdec.errors import ModelError
 from specdec.models import torch_devices, torch_size
 from specdec.models.base import LanguageModel
 from specdec.models.fetch.progress import Progress
-from specdec.models.llama import LlamaConfig
+from specdec.models.llama_config import LlamaConfig
 from specdec.models.portable import PortableModel
 
 AUTO = "auto"

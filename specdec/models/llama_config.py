@@ -164,7 +164,7 @@ class LlamaConfig:
         if not isinstance(kind, str) or kind not in KINDS:
             raise ModelError(
                 f"The portable backend opens plain Llama models; {file} is of type {kind!r:.60}. "
-                "The MLX backend (--backend mlx) opens more kinds."
+                "The torch and MLX backends (--backend torch, --backend mlx) open more kinds."
             )
         refuse_other_meanings(file, raw, backend)
         values = Values(file, dict(KINDS[kind]) | _given(raw))

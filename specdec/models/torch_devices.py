@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 from functools import cache
 from importlib import metadata
@@ -46,7 +47,11 @@ def cuda_devices() -> tuple[str, ...]:
 @cache
 def has_mps() -> bool:
     """Say whether PyTorch finds an Apple GPU here."""
-    return has_torch() and bool(import_torch().backends.mps.is_available())
+    return (
+        platform.system() == "Darwin"
+        and has_torch()
+        and bool(import_torch().backends.mps.is_available())
+    )
 
 
 def device_choices() -> list[str]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from specdec.errors import ModelError
-from specdec.models.llama import read_json
 from specdec.models.torch_devices import device_title, free_bytes, free_ram, in_gigabytes
+from specdec.models.weight_files import DTYPES, stored_tensors
 
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2}
-_FLOATS = ("F64", "F32", "F16", "BF16")
 _WORKING_BYTES = 200_000_000
 """What a run takes beside the weights: keys and values, activations, PyTorch itself."""
 
@@ -33,50 +28,17 @@ class WeightsSize:
 
 
 def measure(folder: Path) -> WeightsSize:
-    """Read the shapes and types of a folder's tensors.
+    """Add up a folder's tensors, by the headers of its files.
 
     Raises:
-        ModelError: it has no safetensors files, or their headers cannot be read.
+        ModelError: it has no safetensors files, or they are damaged.
     """
     stored = in_float32 = 0
-    for file in weight_files(folder):
-        for entry in _header(file).values():
-            count = prod(entry["shape"])
-            item = _ITEM_BYTES.get(entry["dtype"], 1)
-            stored += count * item
-            in_float32 += count * (4 if entry["dtype"] in _FLOATS else item)
+    for tensor in stored_tensors(folder).values():
+        count, item = prod(tensor.shape), _ITEM_BYTES.get(tensor.dtype, 1)
+        stored += count * item
+        in_float32 += count * (4 if tensor.dtype in DTYPES else item)
     return WeightsSize(stored, in_float32)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files that the weights are read from: those of the index, or the single one."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return [folder / "model.safetensors"]
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise ModelError(f"{index} names no files; fetch the model again.")
-    return [folder / Path(str(name)).name for name in sorted(set(names.values()))]
-
-
-def _header(file: Path) -> Mapping[str, Any]:
-    """Return the entries of a safetensors file: eight bytes of length, then JSON."""
-    try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > file.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            header: dict[str, Any] = json.loads(opened.read(length))
-        header.pop("__metadata__", None)
-        _ = [prod(entry["shape"]) + len(entry["dtype"]) for entry in header.values()]
-    except FileNotFoundError:
-        raise ModelError(
-            f"{file.parent} has no {file.name}; the torch backend opens safetensors files only, "
-            "no pickles: convert the weights or choose another model."
-        ) from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
-        raise ModelError(f"{file} is damaged ({error}); fetch it again.") from None
-    return header
 
 
 def memory_words(folder: Path, device: str) -> str:

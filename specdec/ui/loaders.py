@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import streamlit as st
 
 from specdec.live.pump import LiveRun
@@ -44,8 +42,3 @@ def baselines() -> Baselines:
     """Return what was measured in this session."""
     measured: Baselines = st.session_state.setdefault("baselines", {})
     return measured
-
-
-def has_mlx() -> bool:
-    """Say whether the MLX backend can be chosen here."""
-    return importlib.util.find_spec("mlx_lm") is not None

@@ -157,6 +157,9 @@ def draw_status(config: RunConfig, shelf: ModelShelf) -> None:
     else:
         color, word = "orange", "is fetched with the first run"
     where = "behind a server" if is_server else "on this machine"
+    loaded = shelf.loaded(config.target, config.place)
+    if loaded is not None and loaded.runs_on:
+        where += f" ({loaded.runs_on})"
     if config.rtt_ms:
         where += f", with an emulated link of {config.rtt_ms:.0f} ms"
     st.sidebar.caption(f":{color}-badge[{word}] " + words.plain(f"Target {config.target} {where}."))

@@ -14,8 +14,8 @@ from specdec.offers import Offers
 from specdec.pair import draft_choices, takes_tree, target_choices
 from specdec.policies.named import POLICIES
 from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft, is_endpoint
+from specdec.ui.live.place import choose_place
 from specdec.ui.live.presets import LINKS, TREES
-from specdec.ui.loaders import has_mlx
 
 OTHER = "another model …"
 _MIN_TOKENS, _MAX_TOKENS, _TOKENS_STEP = 64, 1024, 64
@@ -109,15 +109,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
                 disabled=running,
                 help=f"The same seed and settings give the same run. {_FIXED}",
             )
-            backend = st.selectbox(
-                "Backend",
-                ["auto", "portable", *(["mlx"] if has_mlx() else [])],
-                key="backend",
-                bind="query-params",
-                disabled=running,
-                help="What runs the models: portable (NumPy and Numba) anywhere, MLX on Apple "
-                f"silicon. {_FIXED}",
-            )
+            place = choose_place(target, defaults, running=running)
             rule = st.selectbox(
                 "Rule of verification",
                 list(RULES),
@@ -133,7 +125,9 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
     return RunConfig(
         target=target,
         draft=draft,
-        backend=backend,
+        backend=place.backend,
+        device=place.device,
+        one_row=place.one_row,
         num_draft_tokens=0 if draft == "none" else num_draft_tokens,
         temperature=round(temperature, 2),
         top_p=round(top_p, 2),
