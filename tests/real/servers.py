@@ -24,7 +24,7 @@ SPEAKABLE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?"
 @contextmanager
 def running(
     command: Sequence[str], health: str, log: Path, *, start_s: float = 120.0, **variables: str
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the block; it is ready when `health` answers 200."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
     with log.open("wb") as output:
@@ -35,7 +35,7 @@ def running(
             if process.poll() is not None or time.monotonic() > deadline_s:
                 pytest.fail(f"the server did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
-        yield
+        yield process
     finally:
         process.terminate()
         try:

@@ -216,6 +216,19 @@ def test_a_rate_limit_waits_as_long_as_asked_in_view_and_outside_the_call(
         ({"retry-after": "0.5"}, 0.5),
         ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "1m30s"}, 90.0),
+        ({"retry-after": "120ms"}, 0.12),
+        ({"retry-after": "6m0s"}, 360.0),
+        ({"retry-after": "1h2m3.5s"}, 3723.5),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "Fri, 31 Dec " + "9" * 19 + " 00:00:00 GMT"}, None),
+        ({"retry-after": "१२"}, None),
+        (
+            {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"},
+            360.0,
+        ),
         ({}, None),
         (
             {
