@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from specdec.errors import SettingsError, SpecdecError, TargetError
 from specdec.metrics import Totals
 from specdec.observe import final_record, pending_records, verified_records
 from specdec.policies.base import Budget, Policy, PolicyRun
+from specdec.policies.costs import Costs
 from specdec.policies.fixed import FixedPolicy
 from specdec.records import Drafted, Event, FinishReason, Prefilled, RoundResult
 from specdec.sampling import Distribution, Sampler
@@ -156,6 +157,7 @@ class _Loop:
         self._hidden = HiddenStates(None)
         self._drafter_runs: dict[str, DrafterRun] = {}
         self._policy_runs: dict[str, PolicyRun] = {}
+        self._costs = Costs()
 
     def close(self) -> None:
         """Release every cache."""
@@ -191,7 +193,8 @@ class _Loop:
         policy = settings.policy
         if policy.name not in self._policy_runs:
             self._policy_runs[policy.name] = policy.start()
-        return self._policy_runs[policy.name].budget(self._rounds, settings.num_draft_tokens)
+        decided = self._policy_runs[policy.name].budget(self._rounds, settings.num_draft_tokens)
+        return replace(decided, costs=self._costs if self._rounds else None)
 
     def round(self, settings: RoundSettings) -> Generator[Event, None, RoundResult]:
         """Draft, verify and emit once; yields what is drafted and returns what came of it."""
@@ -246,6 +249,9 @@ class _Loop:
         )
         self._rounds.append(result)
         self.totals.add(result)
+        if len(self._rounds) > 1 and self._rounds[-2].drafter != result.drafter:
+            self._costs.forget_drafter()
+        self._costs.add(result)
         return result
 
 

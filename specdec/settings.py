@@ -54,7 +54,8 @@ class RunConfig:
         jitter_ms: standard deviation of that round trip.
         policy: what decides K from round to round; "fixed" leaves it as it is set.
         tree: shape of a model's draft: "" for a chain, children per token by depth ("3-2-1"), or
-            "auto" for a tree that grows where the draft is sure.
+            "auto" for a tree that grows where the draft is sure, or "best" for the shape that
+            promises most by the acceptance and costs of the run.
         rule: how a draft is verified: "token" by token, or a chain as a "block".
     """
 

@@ -89,8 +89,8 @@ def test_a_model_drafts_a_tree_where_a_shape_is_given(tiny: str, draft: str, tre
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"draft": "layer-skip", "tree": "9"}, "'9' is neither"),
-        ({"draft": "layer-skip", "tree": "two"}, "'two' is neither"),
+        ({"draft": "layer-skip", "tree": "9"}, "'9' is none of these"),
+        ({"draft": "layer-skip", "tree": "two"}, "'two' is none of these"),
         ({"draft": "ngram", "tree": "2-1"}, "ngram drafts no tree"),
         ({"draft": "suffix", "tree": "auto"}, "suffix drafts no tree"),
         ({"draft": "lookahead", "tree": "2-1"}, "lookahead drafts no tree of a given shape"),

@@ -145,8 +145,9 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
             "--tree",
             "tree",
             str,
-            "shape of a model's draft: children per token by depth, such as 3-2-1, or auto; "
-            "without it a chain",
+            "shape of a model's draft: children per token by depth, such as 3-2-1, auto (grows "
+            "where the draft is sure) or best (by this run's acceptance and costs); without it a "
+            "chain",
         ),
         ("--policy", "policy", str, f"what decides K: {', '.join(POLICIES)}"),
         ("--rule", "rule", str, f"how a draft is verified: {' or '.join(RULES)}"),

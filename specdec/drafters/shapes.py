@@ -54,8 +54,8 @@ def parse_shape(text: str) -> Shape:
 
 def _unreadable(text: str) -> SettingsError:
     return SettingsError(
-        f"A tree is auto, or how many children a token has at each depth: 1 to {MAX_CHILDREN}, up "
-        f"to {MAX_DEPTH} deep, such as 3-2-1; {text!r} is neither."
+        "A tree is auto, best, or how many children a token has at each depth: 1 to "
+        f"{MAX_CHILDREN}, up to {MAX_DEPTH} deep, such as 3-2-1; {text!r} is none of these."
     )
 
 

@@ -23,6 +23,10 @@ probability would make its law another than the q it is tested against, and bias
 is a function of the context, each token a point mass, and the proof above holds with no draw in it.
 The chance that one of a node's children is accepted is then the target's probability of them
 together.
+
+The tree *best* is the fixed shape that promises most tokens per second (Sequoia, Chen et al. 2024,
+https://arxiv.org/abs/2402.12374), planned from how often each rank of siblings is accepted and what
+levels and rows cost, both measured in the rounds before.
 """
 
 from __future__ import annotations
@@ -32,19 +36,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specdec.acceptance import Draft
+from specdec.acceptance import Draft, Verdict
 from specdec.drafters.base import Drafter, DrafterRun, Hidden
 from specdec.drafters.context import DraftContext, OpenContext
 from specdec.drafters.growing import Candidate, GrowingTree
-from specdec.drafters.shapes import MAX_CHILDREN, Shape, children_of, parse_shape
+from specdec.drafters.ranks import RankAcceptance
+from specdec.drafters.shapes import MAX_CHILDREN, Shape, best_shape, children_of, parse_shape
 from specdec.models.base import LanguageModel
 from specdec.policies.base import MAX_NODES, Budget
 from specdec.sampling import Distribution, Sampler, sample
 from specdec.targets.base import LOGITS_ONLY, Wanted
 
-AUTO = "auto"
+AUTO, BEST = "auto", "best"
+CHAIN_OF_ONE: Shape = (-1,)
 _NUM_EXPANDED = 4
 """How many paths of a level "auto" looks below: each costs a row of the draft's forward."""
+_PLANNED = (6, 12, 24)
+"""The most nodes of a shape that "best" considers, the next one only if all of them were used."""
 _OWN_LAW = Sampler(1.0)
 """Says how sure the model is, whatever the target is sampled with; at temperature 0 as well."""
 
@@ -69,7 +77,7 @@ class TreeDrafter(Drafter):
 
         Args:
             model: the draft model.
-            shape: "auto", or a fixed shape as `shapes.py` writes it, such as "3-2-1".
+            shape: "auto", "best", or a fixed shape as `shapes.py` writes it, such as "3-2-1".
             name: the model's and the shape by default.
             open_context: that of a chain drafter of the model, where the model's vocabulary is
                 not the target's.
@@ -79,7 +87,8 @@ class TreeDrafter(Drafter):
             SettingsError: there is no such shape.
         """
         self.model = model
-        self.shape = None if shape == AUTO else parse_shape(shape)
+        self.shape = None if shape in (AUTO, BEST) else parse_shape(shape)
+        self._is_best = shape == BEST
         self._name = name or f"{model.name} {shape}"
         self._open_context = open_context
         self._wants = wants
@@ -95,7 +104,7 @@ class TreeDrafter(Drafter):
     def start(self, prompt: Sequence[int]) -> TreeDrafterRun:
         open_context = self._open_context
         context = open_context(prompt) if open_context else DraftContext(self.model, prompt)
-        return TreeDrafterRun(context, self.shape)
+        return BestTreeRun(context) if self._is_best else TreeDrafterRun(context, self.shape)
 
 
 class TreeDrafterRun(DrafterRun):
@@ -126,6 +135,59 @@ class TreeDrafterRun(DrafterRun):
 
     def close(self) -> None:
         self._context.close()
+
+
+class BestTreeRun(TreeDrafterRun):
+    """Drafts the fixed shape that promises most tokens per second, by what the run has shown.
+
+    The shape of a round follows from acceptance and costs of the rounds before it, none of its own
+    draws, so it is as lossless as any fixed one. It is planned anew after 1, 2, 4, 8 and then every
+    16 rounds: planning takes some milliseconds, and neither moves fast.
+    """
+
+    def __init__(self, context: DraftContext) -> None:
+        super().__init__(context, CHAIN_OF_ONE)
+        self.ranks = RankAcceptance(draw_siblings)
+        self._num_rounds = 0
+        self._planned_for = (-1, -1)
+
+    def propose(
+        self,
+        context: Sequence[int],
+        budget: Budget,
+        sampler: Sampler,
+        rng: np.random.Generator,
+        hidden: Hidden | None = None,
+    ) -> Draft:
+        doublings = min(self._num_rounds.bit_length(), 4) + self._num_rounds // 16
+        if self._planned_for != (doublings, budget.depth):
+            self._planned_for = (doublings, budget.depth)
+            self._shape = self._plan(budget)
+        self._num_rounds += 1
+        return super().propose(context, budget, sampler, rng, hidden)
+
+    def _plan(self, budget: Budget) -> Shape:
+        """Return the best shape; at least one token, or nothing would be learnt any more."""
+        costs = budget.costs
+        if costs is None:
+            return parse_shape("-".join(["1"] * budget.depth)) if budget.depth else ()
+        chances, level_s, call_s = self.ranks.chances, costs.level_s, costs.call_s
+        shape: Shape = ()
+        for most in _PLANNED:  # time grows with the square of it, and few shapes are large
+            shape = best_shape(chances, most, min(budget.depth, most), level_s, call_s)
+            if len(shape) < most:
+                break
+        return shape or CHAIN_OF_ONE
+
+    def observe(self, draft: Draft, rows: Sequence[Distribution | None], verdict: Verdict) -> None:
+        """Learn from every node that was reached and had a draft below it."""
+        children = draft.children()
+        for node in (-1, *verdict.path):
+            row = rows[node + 1]
+            first = children[node + 1][:1]
+            law = draft.distributions[first[0]] if first else None
+            if row is not None and law is not None:
+                self.ranks.add(row, law)
 
 
 def draw_tree(

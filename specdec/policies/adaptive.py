@@ -14,14 +14,13 @@ that it has become worth it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from statistics import median_low
 
 from specdec.policies.base import MAX_DEPTH, Budget
+from specdec.policies.costs import Costs
 from specdec.records import RoundResult
 
 PRIOR = 0.6
@@ -32,12 +31,6 @@ TEST_MEMORY = 0.97
 """Weight that the tests of a position keep after each further test of it, 33 of them in all."""
 ROUND_MEMORY = 0.99
 """Weight that they keep after each further round, or texts that change would leave them behind."""
-COST_MEMORY = 0.99
-"""Likewise for the times of calls: half of what was measured is forgotten after 69 rounds."""
-NUM_TIMES = 15
-"""Of the last so many times a median is taken, which seven slow rounds cannot carry away."""
-SHORTEST_S = 1e-6
-"""A call that takes less is not to be told from none."""
 PROBE_EVERY = 16
 """Rounds after which position K + 1 is tried at the latest; twice as many where K is 0."""
 PROBE_SHARE = 0.005
@@ -73,50 +66,6 @@ class Acceptance:
             rate = (passed + PRIOR_TESTS * rate) / (tests + PRIOR_TESTS)
             rates.append(rate)
         return rates
-
-
-class Costs:
-    """What a round costs, in seconds: a call W + n·C for n positions, the link, the drafting.
-
-    W and C come from least squares with forgetting, kept as five sums. A round weighs 1 / time²:
-    errors are in proportion to the time, so that one ten times too slow, which says more about the
-    machine than about K, weighs a hundredth of another. The link and the time per position drafted
-    are medians of the last rounds.
-    """
-
-    def __init__(self) -> None:
-        self._sums = [0.0] * 5
-        self._links_s: deque[float] = deque(maxlen=NUM_TIMES)
-        self._drafts_s: deque[float] = deque(maxlen=NUM_TIMES)
-
-    def add(self, result: RoundResult) -> None:
-        call_s = max(result.verify_s - result.link_s + result.sample_s, SHORTEST_S)
-        n, weight = result.depth + 1, 1.0 / call_s**2
-        terms = (weight, weight * n, weight * n**2, weight * call_s, weight * n * call_s)
-        self._sums = [COST_MEMORY * old + new for old, new in zip(self._sums, terms, strict=True)]
-        self._links_s.append(result.link_s)
-        if result.candidates:
-            self._drafts_s.append(result.draft_s / result.depth)
-
-    def forget_drafter(self) -> None:
-        self._drafts_s.clear()
-
-    def line(self) -> tuple[float, float]:
-        """Return W and C, neither below 0; some round must have been added."""
-        total, sum_n, sum_nn, sum_s, sum_ns = self._sums
-        mean_n, mean_s = sum_n / total, sum_s / total
-        spread = sum_nn / total - mean_n**2
-        common = sum_ns / total - mean_n * mean_s
-        guess_s = mean_s / (9 + mean_n)  # C = W / 9: decides only where all n were alike
-        position_s = (common + 0.01 * guess_s) / (spread + 0.01)
-        position_s = min(max(position_s, 0.0), mean_s / mean_n)
-        return mean_s - mean_n * position_s, position_s
-
-    def per_round(self) -> tuple[float, float]:
-        """Return what a plain round costs, and what each further position adds to it."""
-        fixed_s, position_s = self.line()
-        draft_s = median_low(self._drafts_s or (0.0,))
-        return fixed_s + position_s + median_low(self._links_s), position_s + draft_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +187,7 @@ class AdaptiveRun:
         if waited < self._patience(k, outlook):
             return Budget.chain(k)
         when = f"last tried {waited} rounds ago" if self._last_try[k + 1] else "never tried"
+        self._last_try[k + 1] = self._num_seen + 1  # also where the drafter has nothing to offer
         reason = f"K {k} → {k + 1} for one round: position {k + 1} was {when}."
         return Budget.chain(k + 1, reason=reason)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from specdec.policies.costs import Costs
 from specdec.records import RoundResult
 from specdec.sampling import Distribution
 
@@ -27,13 +28,15 @@ class Budget:
 
     A drafter that draws tokens asks `stops_at` before each draw and never after it: a token that
     is dropped because of what it turned out to be would bias the output. `reason` says in one
-    sentence what moved the decision, and is empty where nothing did.
+    sentence what moved the decision, and is empty where nothing did. `costs` is what the rounds so
+    far have cost, for drafters that weigh it themselves; None before there were any.
     """
 
     depth: int
     num_nodes: int
     stop: Stop | None = None
     reason: str = ""
+    costs: Costs | None = None
 
     @classmethod
     def chain(cls, depth: int, stop: Stop | None = None, reason: str = "") -> Budget:

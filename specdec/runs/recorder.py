@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from specdec.metrics import Baseline, Totals
+from specdec.pair import takes_tree
 from specdec.records import (
     FIXED_POLICY,
     Drafted,
@@ -209,7 +210,8 @@ class RunRecorder:
         if first.drafter == blank.draft.name:
             return replace(blank, config=config)
         draft = ModelInfo(first.drafter, self._pair.digests.get(first.drafter))
-        return replace(blank, config=replace(config, draft=first.drafter), draft=draft)
+        tree = config.tree if takes_tree(first.drafter) else ""
+        return replace(blank, config=replace(config, draft=first.drafter, tree=tree), draft=draft)
 
     def _exactness(self, rounds: Sequence[RoundResult]) -> str:
         """Say what the output is exact for under every sampler that a round ran with."""

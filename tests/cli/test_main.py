@@ -75,7 +75,7 @@ def test_greedy_ids_are_the_same_for_every_draft(
         f"ngram|layer-skip+{model}",
     ):
         assert ids("--draft", draft, "--k", "4") == plain
-    for tree in ("3-2-1", "auto"):
+    for tree in ("3-2-1", "auto", "best"):
         assert ids("--draft", "layer-skip", "--tree", tree, "--k", "4") == plain
     for policy in POLICIES:
         assert ids("--draft", "layer-skip", "--policy", policy, "--k", "4") == plain

@@ -77,7 +77,7 @@ def test_equal_numbers_are_written_once_and_no_node_not_at_all() -> None:
     ],
 )
 def test_what_is_no_shape_is_refused_in_one_sentence(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"^A tree is auto, or .* 1 to 8, up to 16 deep.*\.$"):
+    with pytest.raises(SettingsError, match=r"^A tree is auto, .* 1 to 8, up to 16 deep.*\.$"):
         parse_shape(text)
 
 

@@ -393,7 +393,7 @@ def test_a_name_tells_the_model_and_the_shape() -> None:
 
 
 def test_a_shape_that_cannot_be_read_is_refused() -> None:
-    with pytest.raises(SettingsError, match="such as 3-2-1; 'wide' is neither"):
+    with pytest.raises(SettingsError, match="such as 3-2-1; 'wide' is none of these"):
         TreeDrafter(ToyModel(3), "wide")
 
 

@@ -120,6 +120,13 @@ def test_a_draft_is_tried_every_32_rounds_where_plain_decoding_is_best() -> None
     assert PROBE_EVERY / 2 < longest_gap(depths, 0) <= 2 * PROBE_EVERY
 
 
+def test_a_drafter_with_nothing_to_offer_is_not_probed_in_every_round() -> None:
+    rounds = play(AdaptivePolicy(), World(0.5, match=0.0), NUM_ROUNDS, 1, 0)
+    probes = [number for number, result in enumerate(rounds) if "for one round: p" in result.reason]
+    assert len(probes) > 1
+    assert min(np.diff(probes)) > 1
+
+
 def test_dear_probes_are_rarer() -> None:
     world = World(0.0, 20, 10, 20, noise=0.0)  # a probe doubles the time of a round
     tried = np.flatnonzero(depths_in(world, k=0))

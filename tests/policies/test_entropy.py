@@ -13,7 +13,7 @@ from specdec.drafters.model import ModelDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.policies import entropy
 from specdec.policies.base import Budget, Stop
-from specdec.policies.entropy import EntropyPolicy, EntropyRun
+from specdec.policies.entropy import EntropyPolicy, EntropyRun, entropy_limit
 from specdec.records import RoundResult
 from specdec.sampling import Distribution, Sampler
 from specdec.targets.local import LocalTarget
@@ -32,6 +32,7 @@ def law_with_entropy(nats: float) -> Distribution:
 def run_at(threshold: float) -> EntropyRun:
     run = EntropyPolicy().start()
     run.threshold = threshold
+    run._told = entropy_limit(threshold)
     return run
 
 
@@ -114,7 +115,7 @@ def test_rounds_that_could_draft_nothing_and_rounds_of_others_move_nothing() -> 
 
 
 def test_the_reason_tells_each_tenth_of_a_nat() -> None:
-    reasons = follow(EntropyPolicy().start(), [entropy_round(n, 4, 0) for n in range(40)])
+    reasons = follow(run_at(0.4), [entropy_round(n, 4, 0) for n in range(40)])
     told = [reason for reason in reasons if reason]
     assert told == [
         "Drafting stops above 1.7 nats, no longer 1.8: 0 % were accepted lately.",

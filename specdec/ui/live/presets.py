@@ -35,6 +35,7 @@ TREES: Mapping[str, str] = {
     "tree 3-2-1": "3-2-1",
     "tree 4-2-1-1": "4-2-1-1",
     "auto tree": "auto",
+    "best tree": "best",
 }
 """Shapes of a draft as `RunConfig.tree` has them; the names stand in shared URLs."""
 

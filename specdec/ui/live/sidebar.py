@@ -155,7 +155,8 @@ def _tree(default: str, draft: str, *, running: bool) -> str:
         help="A chain has one token at each position. In a tree several stand beside each other, "
         "so that one may pass where another fails: 3-2-1 is three first tokens, two after each, "
         "one after each of these, K deep at most. Auto grows where the draft is sure, K tokens "
-        f"in all. The target scores all of them in one call. {_FIXED}",
+        "in all. Best is the shape that promises most tokens per second by this run's acceptance "
+        f"and costs, K deep at most. The target scores all of them in one call. {_FIXED}",
     )
     return names[name] if takes_tree(draft) else ""
 

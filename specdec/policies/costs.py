@@ -1,0 +1,80 @@
+"""What a round costs, fitted while the run goes on."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median_low
+
+from specdec.records import RoundResult
+
+COST_MEMORY = 0.99
+"""Weight that the times of calls keep after each further round: half is forgotten after 69."""
+NUM_TIMES = 15
+"""Of the last so many times a median is taken, which seven slow rounds cannot carry away."""
+SHORTEST_S = 1e-6
+"""A call that takes less is not to be told from none."""
+
+
+class Costs:
+    """What a round costs, in seconds: a call W + n·C for n rows, the link, the drafting.
+
+    A row is a token that the target scores: every drafted one, whatever the draft's shape, and the
+    last of the context. W and C come from least squares with forgetting, kept as five sums. A round
+    weighs 1 / time²: errors are in proportion to the time, so that one ten times too slow, which
+    says more about the machine than about K, weighs a hundredth of another. The link, the time per
+    level drafted and the tokens beside each other in a level are medians of the last rounds.
+    """
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+        self._links_s: deque[float] = deque(maxlen=NUM_TIMES)
+        self._levels_s: deque[float] = deque(maxlen=NUM_TIMES)
+        self._widths: deque[float] = deque(maxlen=NUM_TIMES)
+
+    def add(self, result: RoundResult) -> None:
+        """Take in what one more round took."""
+        call_s = max(result.verify_s - result.link_s + result.sample_s, SHORTEST_S)
+        n, weight = result.num_drafted + 1, 1.0 / call_s**2
+        terms = (weight, weight * n, weight * n**2, weight * call_s, weight * n * call_s)
+        self._sums = [COST_MEMORY * old + new for old, new in zip(self._sums, terms, strict=True)]
+        self._links_s.append(result.link_s)
+        if result.candidates:
+            self._levels_s.append(result.draft_s / result.depth)
+            self._widths.append(result.num_drafted / result.depth)
+
+    def forget_drafter(self) -> None:
+        """What is known of the target still holds when another drafter takes over."""
+        self._levels_s.clear()
+        self._widths.clear()
+
+    @property
+    def is_known(self) -> bool:
+        """Say whether any round has been added."""
+        return self._sums[0] > 0.0
+
+    def line(self) -> tuple[float, float]:
+        """Return W and C, neither below 0; some round must have been added."""
+        total, sum_n, sum_nn, sum_s, sum_ns = self._sums
+        mean_n, mean_s = sum_n / total, sum_s / total
+        spread = sum_nn / total - mean_n**2
+        common = sum_ns / total - mean_n * mean_s
+        guess_s = mean_s / (9 + mean_n)  # C = W / 9: decides only where all n were alike
+        row_s = (common + 0.01 * guess_s) / (spread + 0.01)
+        row_s = min(max(row_s, 0.0), mean_s / mean_n)
+        return mean_s - mean_n * row_s, row_s
+
+    @property
+    def level_s(self) -> float:
+        """Return what drafting one level takes."""
+        return median_low(self._levels_s or (0.0,))
+
+    def call_s(self, num_rows: int) -> float:
+        """Return what the target takes to score so many rows, link included."""
+        fixed_s, row_s = self.line()
+        return fixed_s + row_s * num_rows + median_low(self._links_s)
+
+    def per_round(self) -> tuple[float, float]:
+        """Return what a plain round costs, and what each further level of a draft adds to it."""
+        _, row_s = self.line()
+        width = median_low(self._widths or (1.0,))
+        return self.call_s(1), row_s * width + self.level_s
