@@ -1,13 +1,15 @@
-"""How good a draft is: acceptance, the cost of a step, and the speed-up at its best K.
+"""How good drafts are: acceptance, the cost of a step, and the speed-up at their best K.
 
-    python -m benchmarks.draft_quality [--draft NAME] [--prompts 100] [--tokens 128]
+    python -m benchmarks.draft_quality [--draft NAME]… [--prompts 100] [--tokens 128]
                                        [--speed-prompts 6]
 
 Prompts are those of training/evaluation_prompts.json, which no training saw. Acceptance is counted
 at the drafted position itself: position 1 of a round, position 2 where position 1 was accepted, and
 so on; `expected` is the mean of Σ min(p, q) at position 1, the chance behind the count. Speed-ups
-are measured against plain decoding over the same emulated link, interleaved; the runs without a
-link stand beside them. Prints one JSON document.
+are measured against plain decoding over the same emulated link, for every draft given, with K fixed
+and by the adaptive policy, interleaved; the runs without a link stand beside them. The cost of a
+step is what a draft of four tokens takes, a feature head's reading of the target's states included,
+over four and over a step of the target. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -16,20 +18,22 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from specdec import RoundResult, RoundSettings, RunConfig, RunSummary, Sampler, generate
 from specdec.drafters.none import NoDrafter
 from specdec.metrics import Totals, conditional_acceptance
 from specdec.pair import load_model, make_drafter, make_pair
+from specdec.policies.named import find_policy
 from specdec.runs.machine import describe_environment
 from specdec.targets.link import EmulatedLink
 
 PROMPTS = Path(__file__).parents[1] / "training" / "evaluation_prompts.json"
 LINK_S = 0.05
-SPEED_KS = (2, 3, 4, 6)
+SPEED_KS = tuple(range(1, 9))
+STEPS_TIMED = 4
 
 
 def choose_prompts(count: int) -> list[tuple[str, str]]:
@@ -57,48 +61,56 @@ def acceptance(rounds: list[RoundResult]) -> dict[str, object]:
     }
 
 
-def step_cost(target, draft, repeats: int = 30) -> dict[str, float]:
-    """Time one-token forwards of both models, interleaved; medians in milliseconds."""
-    times = {"target": [], "draft": []}
-    models = {"target": target, "draft": draft}
-    caches = {name: model.new_cache() for name, model in models.items()}
-    for name, model in models.items():
-        model.prefill(list(range(100, 200)), caches[name])
-    for _ in range(repeats):
-        for name, model in models.items():
-            began = time.perf_counter()
-            model.forward([150], caches[name])
-            times[name].append(time.perf_counter() - began)
-            caches[name].truncate(100)
-    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+def step_cost(target, drafters, prompt, repeats: int = 30) -> dict[str, dict[str, float]]:
+    """Time plain steps of the target and drafts of four tokens, interleaved; medians in ms."""
+    times: dict[str, list[float]] = {}
+    for name in ("target", *drafters):
+        times[name] = []
+    for repeat in range(repeats):
+        for name, drafter in drafters.items():
+            settings = RoundSettings(drafter, STEPS_TIMED, Sampler(0.7))
+            events = generate(prompt, target, settings, max_tokens=3 * STEPS_TIMED, seed=repeat)
+            rounds = [e for e in events if isinstance(e, RoundResult)]
+            drafted = [r for r in rounds[1:] if len(r.candidates) == STEPS_TIMED]
+            times[name] += [r.draft_s / STEPS_TIMED for r in drafted]
+        plain = RoundSettings(NoDrafter(), 0, Sampler(0.7))
+        events = generate(prompt, target, plain, max_tokens=6, seed=repeat)
+        times["target"] += [e.verify_s for e in events if isinstance(e, RoundResult)][1:]
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    target_s = medians.pop("target")
     return {
-        "target_ms": round(1e3 * medians["target"], 2),
-        "draft_ms": round(1e3 * medians["draft"], 2),
-        "ratio": round(medians["draft"] / medians["target"], 3),
+        name: {
+            "target_ms": round(1e3 * target_s, 2),
+            "draft_ms": round(1e3 * draft_s, 2),
+            "ratio": round(draft_s / target_s, 3),
+        }
+        for name, draft_s in medians.items()
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default=RunConfig().target)
-    parser.add_argument("--draft", default=RunConfig().draft)
+    parser.add_argument("--draft", action="append", help="more than one may be given")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--speed-prompts", type=int, default=6)
     options = parser.parse_args()
+    names = options.draft or [RunConfig().draft]
 
     load = cache(load_model)
 
     config = RunConfig(target=options.target, draft="none", backend="portable")
     pair = make_pair(config, load)
-    drafter = make_drafter(options.draft, load(options.target, "portable"), "portable", load)
+    loaded = load(options.target, "portable")
+    drafters = {name: make_drafter(name, loaded, "portable", load) for name in names}
 
-    def run(target, prompt, drafter, num_draft_tokens, temperature, seed=0):
+    def run(target, prompt, drafter, num_draft_tokens, temperature, seed=0, policy="fixed"):
         events = list(
             generate(
                 pair.encode_prompt(prompt),
                 target,
-                RoundSettings(drafter, num_draft_tokens, Sampler(temperature)),
+                RoundSettings(drafter, num_draft_tokens, Sampler(temperature), find_policy(policy)),
                 max_tokens=options.tokens,
                 eos_token_ids=pair.tokenizer.eos_token_ids,
                 seed=seed,
@@ -108,30 +120,30 @@ def main() -> None:
         return [e for e in events if isinstance(e, RoundResult)], events[-1]
 
     prompts = choose_prompts(options.prompts)
-    report: dict[str, object] = {"draft": options.draft, "prompts": len(prompts)}
-    report["step_cost"] = step_cost(pair.target.model, drafter.model)
-    for temperature in (0.7, 0.0):
+    report: dict[str, object] = {"prompts": len(prompts)}
+    report["step_cost"] = step_cost(pair.target, drafters, pair.encode_prompt(prompts[0][1]))
+    for name, temperature in product(drafters, (0.7, 0.0)):
         rounds: dict[str, list[RoundResult]] = {}
         for index, (kind, prompt) in enumerate(prompts):
-            print(f"temperature {temperature}: prompt {index + 1}", file=sys.stderr)
-            rounds.setdefault(kind, []).extend(run(pair.target, prompt, drafter, 4, temperature)[0])
+            print(f"{name}, temperature {temperature}: prompt {index + 1}", file=sys.stderr)
+            written, _ = run(pair.target, prompt, drafters[name], 4, temperature)
+            rounds.setdefault(kind, []).extend(written)
         everything = [one for of_kind in rounds.values() for one in of_kind]
-        report[f"temperature {temperature}"] = {"all": acceptance(everything)} | {
+        report[f"{name}, temperature {temperature}"] = {"all": acceptance(everything)} | {
             kind: acceptance(of_kind) for kind, of_kind in rounds.items()
         }
 
-    link = EmulatedLink(pair.target, LINK_S)
-    factors: dict[tuple[int, str], list[float]] = {}
+    links = {"50 ms link": EmulatedLink(pair.target, LINK_S), "no link": pair.target}
+    ways = [(k, "fixed") for k in SPEED_KS] + [(max(SPEED_KS), "adaptive")]
+    factors: dict[str, list[float]] = {}
     for index, (_, prompt) in enumerate(prompts[:: max(1, len(prompts) // options.speed_prompts)]):
-        for name, target in (("50 ms link", link), ("no link", pair.target)):
+        for link, target in links.items():
             plain = run(target, prompt, NoDrafter(), 0, 0.7, index)[1].tokens_per_s
-            for k in SPEED_KS:
-                speed = run(target, prompt, drafter, k, 0.7, index)[1].tokens_per_s
-                factors.setdefault((k, name), []).append(speed / plain)
-    report["speedup"] = {
-        f"K={k}, {name}": round(statistics.median(values), 3)
-        for (k, name), values in factors.items()
-    }
+            for (name, drafter), (k, policy) in product(drafters.items(), ways):
+                speed = run(target, prompt, drafter, k, 0.7, index, policy)[1].tokens_per_s
+                way = f"K={k}" if policy == "fixed" else policy
+                factors.setdefault(f"{name}, {way}, {link}", []).append(speed / plain)
+    report["speedup"] = {way: round(statistics.median(one), 3) for way, one in factors.items()}
     report["environment"] = describe_environment()
     print(json.dumps(report, indent=1))
 

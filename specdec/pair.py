@@ -75,6 +75,9 @@ def draft_choices(target: str) -> dict[str, str]:
         choices[name] = hub.KNOWN_MODELS[name].description
         for sign, words in (("+", "one mixture of both"), ("|", "a branch of each")):
             choices[f"{name}{sign}suffix"] = f"the trained draft and suffix decoding: {words}"
+    for name, known in hub.KNOWN_MODELS.items():
+        if isinstance(known, hub.ShippedHead) and known.target == target:
+            choices[name] = known.description
     choices |= DRAFT_STRATEGIES
     if find_endpoint(target) is not None:
         del choices["layer-skip"]

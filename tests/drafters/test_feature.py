@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from specdec.acceptance import Draft
+from specdec.drafters.base import DrafterRun
 from specdec.drafters.ensemble import EnsembleDrafter
 from specdec.drafters.feature import FeatureContext, FeatureDrafter, make_feature_drafter
 from specdec.drafters.ngram import NgramDrafter
@@ -26,8 +28,10 @@ from specdec.policies.base import Budget
 from specdec.records import RoundResult, TokenStatus
 from specdec.sampling import Sampler
 from specdec.targets.local import LocalTarget
+from tests.drafters.tables import proposals
 from tests.models.tiny import write_tiny_llama
 from tests.models.tiny_head import reference_logits, write_tiny_head
+from tests.test_acceptance import VOCAB, conditional, sequence_law
 from tests.toy import ToyModel
 
 PROMPT = [5, 17, 3, 99, 42]
@@ -214,6 +218,37 @@ def test_every_token_is_drawn_from_the_law_that_it_is_tested_against(
             expected = np.exp((logits - logits.max()) / 0.7)
             assert law is not None
             np.testing.assert_allclose(law.probs[ids], expected / expected.sum(), atol=1e-5)
+
+
+class OnStates(DrafterRun):
+    """A head's run behind two tokens of which the target's states are known."""
+
+    def __init__(self, run: DrafterRun, states: np.ndarray) -> None:
+        self._run, self._states = run, states
+
+    def propose(self, context, budget, sampler, rng, hidden=None):
+        return self._run.propose([1, 2, *context], budget, sampler, rng, self._states)
+
+
+@pytest.mark.parametrize("shape", [None, "2-1", "2-2", "auto"])
+@pytest.mark.parametrize("seed", range(3))
+def test_its_drafts_keep_the_law_of_the_target(
+    tmp_path: Path, shape: str | None, seed: int
+) -> None:
+    """By enumeration of every draft and every outcome, over a vocabulary of three."""
+    write_tiny_head(tmp_path / "head", vocab_size=VOCAB, token_ids=np.arange(VOCAB), seed=seed)
+    rng = np.random.default_rng(seed)
+    embedding = rng.standard_normal((VOCAB, 32)).astype(np.float32)
+    states = rng.standard_normal((2, len(AUX), 32)).astype(np.float32)
+    head = FeatureHead("head", HeadWeights.load(tmp_path / "head"), embedding)
+    drafter = make_feature_drafter(head, 3, shape)
+    law = sequence_law(
+        proposals(lambda: OnStates(drafter.start([]), states), Budget(2, 6)), conditional(seed), 3
+    )
+    target = conditional(seed)
+    for text in itertools.product(range(VOCAB), repeat=3):
+        expected = np.prod([target(text[:i])[text[i]] for i in range(3)])
+        assert law[text] == pytest.approx(expected, abs=1e-6)  # of float32 laws, which sum to 1 ± ε
 
 
 def test_opened_by_its_folder_it_shares_the_targets_embedding(

@@ -12,8 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from specdec.drafters.feature import FeatureContext  # noqa: E402
+from specdec.models.eagle3 import HeadWeights, is_feature_head  # noqa: E402
+from specdec.models.feature_head import FeatureHead as AppHead  # noqa: E402
+from specdec.models.fetch.shipped_draft import build_head_folder  # noqa: E402
 from tests.models.tiny import write_tiny_llama  # noqa: E402
-from training import train_feature  # noqa: E402
+from training import export_feature, train_feature  # noqa: E402
 from training.corpus import Dialogue, answer_positions  # noqa: E402
 from training.exam import examine_feature, prepare_features  # noqa: E402
 from training.feature_batch import collate_features, lay_out  # noqa: E402
@@ -307,3 +311,36 @@ def test_the_exam_of_the_teachers_own_states_is_passed(
     figures = examine_feature(Knowing(), questions, head)
     assert figures["all_0.0"] == [1, 1]
     assert figures["all_1.0"] == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_what_is_shipped_drafts_in_the_app_what_was_learnt(
+    options: argparse.Namespace, folder: Path, teacher: Llama, tmp_path: Path
+) -> None:
+    """The app opens the exported folder and computes the exam's logits, rounding aside."""
+    run = train_feature.FeatureRun(options)
+    run.feature_head.scale.uniform_(0.5, 2)
+    run.save()
+    learnt, aux = export_feature.read_mean(run.folder / "checkpoint.pt", teacher)
+    learnt.requires_grad_(False)
+    shipped, opened = tmp_path / "shipped", tmp_path / "opened"
+    export_feature.ship(learnt, aux, folder, options.head, shipped)
+    opened.mkdir()
+    build_head_folder(shipped, folder, opened)
+    assert is_feature_head(opened)
+    head = AppHead("head", HeadWeights.load(opened), teacher.embedding.numpy())
+    question = run.questions[0]
+    batch = question.batch
+    outputs = learnt(teacher.embedding[batch.ids], batch.hidden, batch.places)
+    for step, place in enumerate(batch.places):
+        row, start = int(place.rows[0]), int(place.times[0])
+        context = FeatureContext(head)
+        states = batch.hidden[row, : start + 1].view(start + 1, len(AUX), -1).numpy()
+        text = batch.ids[row].tolist()
+        for end in range(start + 2, start + 3 + step):
+            logits = context.score(context.read(text[:end], states))[-1]
+        expected = (outputs[step][0] @ run.head.rows.T).numpy()
+        np.testing.assert_allclose(logits[run.head.ids.numpy()], expected, atol=0.15)
+        assert np.corrcoef(logits[run.head.ids.numpy()], expected)[0, 1] > 0.998
+    figures = export_feature.exam(learnt, shipped, options.shards, run.head)
+    for kind in ("all_1.0", "all_0.7"):
+        assert figures["shipped"][kind] == pytest.approx(figures["learnt"][kind], abs=5e-3)

@@ -23,7 +23,7 @@ from specdec.models.eagle3 import is_feature_head
 from specdec.models.fetch import download
 from specdec.models.fetch.folder_cache import find_problem, make_folder, read_manifest
 from specdec.models.fetch.gguf_folder import convert_gguf
-from specdec.models.fetch.known import KNOWN_MODELS, KnownModel, ShippedDraft
+from specdec.models.fetch.known import KNOWN_MODELS, KnownModel, ShippedDraft, ShippedHead
 from specdec.models.fetch.progress import Progress, no_progress
 from specdec.models.weight_files import INDEX, WEIGHTS, weight_files
 from specdec.settings import variables
@@ -34,6 +34,7 @@ __all__ = [
     "ModelInfo",
     "Progress",
     "ShippedDraft",
+    "ShippedHead",
     "cache_dir",
     "is_present",
     "list_models",

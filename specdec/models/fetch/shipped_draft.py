@@ -6,6 +6,9 @@ float16 scale per output row (`<name>.scale`). What was learnt after these were 
 `correction.safetensors`, if there is one: two thin float16 factors per matrix, `<name>.up` [rows,
 rank] and `<name>.down` [rank, columns], whose product is added (LoRA, Hu et al. 2021). Embedding
 and tokenizer are the target's own.
+
+A shipped feature head is such a folder, too: its tensors are named as `models/eagle3.py` says, and
+the rows of its output are those of the target's embedding that `draft_token_ids.npy` names.
 """
 
 from __future__ import annotations
@@ -103,6 +106,27 @@ def build_folder(shipped: Path, target: Path, folder: Path) -> None:
         shutil.copyfile(shipped / name, folder / name)
     for name in _OF_THE_TARGET:
         shutil.copyfile(target / name, folder / name)
+
+
+def build_head_folder(shipped: Path, target: Path, folder: Path) -> None:
+    """Make the folder of a feature head, as other engines open it, of what is shipped.
+
+    Raises:
+        ModelError: the shipped weights or the target's cannot be read.
+    """
+    try:
+        tensors: dict[str, NDArray[np.generic]] = dict(read_shipped(shipped))
+        embedding = _read_embedding(target)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The head cannot be made of {shipped} and {target} ({error}); install the app again."
+        ) from error
+    token_ids = np.load(shipped / DRAFT_TOKEN_IDS).astype(np.int64)
+    tensors["lm_head.weight"] = embedding[token_ids]
+    tensors["d2t"] = token_ids - np.arange(len(token_ids))
+    tensors["t2d"] = np.isin(np.arange(len(embedding)), token_ids)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copyfile(shipped / "config.json", folder / "config.json")
 
 
 def _read_embedding(target: Path) -> NDArray[np.float32]:
