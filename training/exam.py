@@ -116,6 +116,8 @@ def examine_feature(
         for column in columns.values():
             column += [[] for _ in range(len(outputs) - len(column))]
         for step, (output, answers) in enumerate(zip(outputs, batch.answers, strict=True)):
+            if not len(answers):  # no answer here is so long
+                continue
             student = output @ head.rows.T
             for index, t in enumerate(TEMPERATURES):
                 found = overlap(laws[answers], question.log_sums[answers, index], student, t)
@@ -123,6 +125,6 @@ def examine_feature(
             best = head.ids[student.argmax(-1)] == question.best[answers]
             columns[0.0][step].append(best.float())
     return {
-        f"all_{temperature}": [round(torch.cat(values).mean().item(), 4) for values in steps]
+        f"all_{temperature}": [round(torch.cat(each).mean().item(), 4) for each in steps if each]
         for temperature, steps in columns.items()
     }
