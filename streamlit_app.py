@@ -44,7 +44,6 @@ def draw_page(
         st.error(words.plain(str(error)), icon=":material/error:")
         st.stop()
 
-    st.markdown("### SpeculatoViz :small[:gray[Speculative decoding, for real and in slow motion]]")
     if live is not None:
         live.change(config.num_draft_tokens, config.sampler, config.draft)
     controls.draw_status(config, shelf)

@@ -80,10 +80,10 @@ def running(page: Page, theme: str) -> None:
 def finished(page: Page, theme: str) -> None:
     page.click(".st-key-race label")
     run_whole(page)
-    for tab in ("Is it worth it here?", "Losslessness", "Race", "Round by round"):
+    for tab in ("Is it worth it here?", "Losslessness", "Race", "The whole tree, round by round"):
         click_tab(page, tab)
         page.wait_for_timeout(SETTLED_MS)
-        if tab != "Round by round":
+        if tab != "The whole tree, round by round":
             study = page.locator(".st-key-study")
             study.scroll_into_view_if_needed()
             keep(page, f"{tab.lower().strip('?').replace(' ', '-')}-{theme}")

@@ -18,23 +18,26 @@ from specdec.live.shelf import Arrival
 from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import TokenStatus
-from specdec.view import charts, words
+from specdec.view import charts, figures, words
 from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
 from specdec.view.palette import LOOKS
 from specdec.view.playback import Charts
 from specdec.view.run_view import RunView
+from specdec.view.scene_style import SCENE_STYLE
 from specdec.view.text import STYLE
 from specdec.view.tree import Picture
 from specdec.view.window import live_picture
 
 ICON = Path(__file__).parent / "icon.png"
-TREE_HEIGHT_PX = 240
-TEXT_HEIGHT_PX = 300
+TREE_HEIGHT_PX = 236
+TEXT_HEIGHT_PX = 190
+GAUGE_HEIGHT_PX = 104
+SMALL_CHART_HEIGHT_PX = 136
 
 
 def draw_style() -> None:
     """Send the page's one style sheet."""
-    st.html(STYLE)
+    st.html(f"<style>{STYLE}{figures.STYLE}{SCENE_STYLE}</style>")
 
 
 def draw_navigation() -> None:
@@ -49,18 +52,24 @@ def _ink() -> Ink:
     return INKS.get(st.context.theme.type or "", UNKNOWN_INK)
 
 
-def draw_legend() -> None:
-    """Explain the six signs in one line; each has its definition as a tooltip."""
-    items = "".join(
+def _legend() -> str:
+    return "".join(
         f'<span class="sign" title="{escape(look.meaning)}" tabindex="0">'
         f'<span style="color:{look.color}">{look.glyph}</span> {status}</span>'
         for status, look in LOOKS.items()
     )
-    st.html(f'<div class="legend">{items}</div>')
+
+
+def draw_legend() -> None:
+    """Explain the six signs in one line; each has its definition as a tooltip."""
+    st.html(f'<div class="legend">{_legend()}</div>')
 
 
 def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
-    """Draw what is going on; what is being shown of it where the picture `is_behind` the run."""
+    """Draw in one line what is going on, and the legend.
+
+    Where the picture `is_behind` the run, what is being shown of it.
+    """
     phase = live.performance.phase
     now = words.state_word(phase, is_comparing=live.is_comparing)
     color, word = words.shown_state(view) if is_behind else now
@@ -73,14 +82,33 @@ def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
     elif live.run is not None and phase is not Phase.FAILED:
         details.append(words.ending(live.run.summary))
     if phase is Phase.BASELINE:
-        details.append("plain decoding of a few tokens, for the speed-up to be measured against")
-    st.markdown(f":{color}-badge[{word}] :small[{words.plain(' · '.join(details))}]")
+        details.append("a few tokens by plain decoding, to compare with")
+    said = escape(" · ".join(details))
+    st.html(
+        f'<div class="status"><span class="state {color}">{escape(word)}</span>'
+        f'<span class="details" title="{said}">{said}</span>'
+        f'<span class="legend">{_legend()}</span></div>'
+    )
     if live.error:
         st.error(words.plain(live.error), icon=":material/error:")
     if live.waiting and not phase.is_over:
         st.warning(words.plain(live.waiting), icon=":material/hourglass_top:")
     if live.notice:
         st.warning(words.plain(live.notice), icon=":material/info:")
+
+
+def draw_figures(
+    view: RunView, baseline: Baseline | None, num_draft_tokens: int, link: str
+) -> None:
+    """Draw the figures that matter, large."""
+    depth = max((result.depth for result in view.rounds), default=num_draft_tokens)
+    strip = figures.figures(view.summary, baseline, max_tokens_per_call=depth + 1, link=link)
+    st.html(figures.figures_html(strip))
+
+
+def draw_verdict(said: str) -> None:
+    """Say in a line that is there from the start what is happening, or what came of it."""
+    st.html(f'<div class="verdict">{escape(said) or "&nbsp;"}</div>')
 
 
 def draw_arrival(arrival: Arrival) -> None:
@@ -122,10 +150,6 @@ def draw_text(view: RunView) -> None:
     """Draw the answer so far, with the facts of the token pointed at below it."""
     with st.container(key="answer", border=True):
         _draw_chunks(view, "answer_text", TEXT_HEIGHT_PX, border=False)
-        with st.container(key="answer_hint"):
-            st.caption(
-                "Point at a token, or press Tab and then the arrow keys, to see how it came to be."
-            )
 
 
 def draw_race_text(view: RunView, key: str, height_px: int) -> None:
@@ -158,9 +182,10 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
         "Acceptance",
         "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
         "yellow from 50 %, red below.",
-        charts.gauge_data(rate, stats.num_rounds if stats else 0),
+        charts.gauge_data(rate),
         charts.gauge_spec(),
         f"Acceptance rate: {words.percent(rate)}",
+        GAUGE_HEIGHT_PX,
     )
     speedup = _packed(
         "Speed-up",
@@ -178,22 +203,24 @@ def speed(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     """Return tokens per second, and where the time of the last rounds went."""
     kind = f" ({link})" if link else ""
     tokens_per_s = _packed(
-        "Tokens per second",
+        "Tokens per second by round",
         "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
         f"measured{f', over the {link} link and without it' if link else ''}. A dotted violet "
         "line marks a round from which on a setting was changed.",
         charts.speed_data(view.points, baseline, bool(link), view.changes),
         charts.speed_spec(),
         "Tokens per second by round",
+        SMALL_CHART_HEIGHT_PX,
     )
     latency = _packed(
-        "Time per round",
+        "Milliseconds per round",
         f"Measured, for the last {charts.LATENCY_ROUNDS} rounds. Draft: the drafter's forward "
         f"passes. Verify: the target's. Link{kind}: the network's share of the call. "
         "Other: making distributions, testing and drawing tokens, and repeated attempts.",
         charts.latency_data(view.rounds),
         charts.latency_spec(),
         "Draft, verify, link and other milliseconds of the last rounds",
+        SMALL_CHART_HEIGHT_PX,
     )
     return tokens_per_s, latency
 
@@ -221,10 +248,15 @@ def acceptance(view: RunView) -> Charts:
 
 
 def _packed(
-    title: str, meaning: str, data: charts.Data, spec: charts.Spec, alt: str
+    title: str,
+    meaning: str,
+    data: charts.Data,
+    spec: charts.Spec,
+    alt: str,
+    height_px: int = charts.HEIGHT_PX,
 ) -> Callable[[], None]:
     """Return a chart that may be drawn many times, with its data in the form they travel in."""
-    return partial(draw_chart, title, meaning, pa.Table.from_pandas(data), spec, alt)
+    return partial(draw_chart, title, meaning, pa.Table.from_pandas(data), spec, alt, height_px)
 
 
 def draw_column(drawings: Charts) -> None:

@@ -20,16 +20,15 @@ from specdec.view.facts import TextOf, visible
 from specdec.view.tree import slices, wrapped_picture
 
 TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
-    "Round by round",
+    "The whole tree, round by round",
     "Is it worth it here?",
     "Race",
     "Losslessness",
 )
 
 
-def draw_tree(run: Run, identity: str) -> None:
+def _draw_tree(run: Run, identity: str) -> None:
     """Draw the whole tree, in stretches if it is long; a click on a token chooses its round."""
-    _turn_to(identity)
     stretches = slices(run.rounds)
     if not stretches:
         return
@@ -61,7 +60,12 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     with st.container(key="study"):
         tabs = dict(zip(names, st.tabs(names, default=_wanted_tab(live)), strict=True))
     with tabs[ROUNDS]:
-        _draw_inspector(run.rounds, run.token_text)
+        tree, inspected = st.columns([3, 2], gap="medium")
+        with tree:
+            _draw_tree(run, identity)
+        with inspected:
+            _draw_inspector(run.rounds, run.token_text)
+        _draw_candidates(run.rounds[int(st.session_state.round) - 1], run.token_text)
     with tabs[WORTH]:
         _draw_worth(run, link)
     if live is not None:
@@ -116,16 +120,12 @@ def _draw_inspector(rounds: tuple[RoundResult, ...], text_of: TextOf) -> None:
         len(rounds),
         key="round",
         width=160,
-        help="Or click a token of the tree above.",
+        help="Or click a token of the tree beside.",
     )
     result = rounds[int(number) - 1]
-    told, shown = st.columns([3, 2])
-    with told:
-        for index, step in enumerate(inspector.steps(result, text_of), 1):
-            st.markdown(f"{index}. {words.plain(step)}")
-    with shown:
-        _draw_sides(result, text_of)
-    _draw_candidates(result, text_of)
+    for index, step in enumerate(inspector.steps(result, text_of), 1):
+        st.markdown(f"{index}. {words.plain(step)}")
+    _draw_sides(result, text_of)
 
 
 def _draw_sides(result: RoundResult, text_of: TextOf) -> None:

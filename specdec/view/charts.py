@@ -59,35 +59,29 @@ def empty_chart(*columns: str) -> alt.Chart:
 
 @cache
 def gauge_spec() -> Spec:
-    base = empty_chart("slot", "value", "color", "text", "caption")
-    arc = base.mark_arc(innerRadius=58, outerRadius=80).encode(
+    base = empty_chart("slot", "value", "color", "text")
+    arc = base.mark_arc(innerRadius=36, outerRadius=50).encode(
         theta=alt.Theta("value:Q").stack(True).scale(domain=[0, 1]),
         color=alt.Color("color:N").scale(None),
         order=alt.Order("slot:Q"),
     )
-    number = base.mark_text(size=30, fontWeight="bold", dy=-6).encode(
+    number = base.mark_text(size=20, fontWeight="bold").encode(
         text="text:N", color=alt.Color("color:N").scale(None)
     )
-    scale = base.mark_text(size=11, dy=20, color="#808495").encode(text="caption:N")
-    return bare_spec(
-        arc + number.transform_filter("datum.slot == 0") + scale.transform_filter("datum.caption")
-    )
+    return bare_spec(arc + number.transform_filter("datum.slot == 0"))
 
 
-def gauge_data(rate: float | None, num_rounds: int) -> Data:
+def gauge_data(rate: float | None) -> Data:
     """Return the two arcs of the gauge and what is written in its middle."""
     share = 0.0 if rate is None else rate
     color = PREDICTED_COLOR if rate is None else gauge_color(share)
     text = "–" if rate is None else f"{share:.0%}".replace("%", " %")
-    last = f"last {num_rounds} rounds" if num_rounds > 1 else "first round"
-    caption = f"of the {last}" if num_rounds else "nothing drafted yet"
     return pd.DataFrame(
         {
             "slot": [0, 1],
             "value": [share, 1 - share],
             "color": [color, "#94a3b840"],
             "text": [text, ""],
-            "caption": [caption, ""],
         }
     )
 
@@ -135,8 +129,8 @@ _SPEED_COLUMNS = [
 @cache
 def speed_spec() -> Spec:
     base = empty_chart(*_SPEED_COLUMNS)
-    x = alt.X("round:Q").title("round").axis(tickMinStep=1, grid=False)
-    y = alt.Y("tokens_per_s:Q").title("tokens per second").scale(nice=False, zero=True)
+    x = alt.X("round:Q").title(None).axis(tickMinStep=1, grid=False)
+    y = alt.Y("tokens_per_s:Q").title(None).scale(nice=False, zero=True).axis(tickCount=3)
     line = base.mark_line(strokeWidth=2.5, color=GREEN).encode(x=x, y=y)
     ends = base.mark_point(opacity=0).encode(x=x, y="end:Q")
     rules = base.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color="#808495").encode(
@@ -192,11 +186,11 @@ def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 def latency_spec() -> Spec:
     base = empty_chart("slot", "part", "ms", "end", "round")
     bars = base.mark_bar().encode(
-        x=alt.X("round:O").title("round").axis(labelAngle=0),
-        y=alt.Y("ms:Q").title("milliseconds").stack("zero").scale(nice=False),
+        x=alt.X("round:O").title(None).axis(labelAngle=0, ticks=False),
+        y=alt.Y("ms:Q").title(None).stack("zero").scale(nice=False).axis(tickCount=3),
         color=alt.Color("part:N")
         .scale(domain=list(_PARTS), range=list(_PARTS.values()))
-        .legend(orient="top", title=None, symbolSize=60),
+        .legend(orient="top", title=None, symbolSize=60, offset=4, padding=0),
         order=alt.Order("slot:Q"),
         tooltip=[
             alt.Tooltip("round:O"),

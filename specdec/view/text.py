@@ -14,7 +14,7 @@ from html import escape
 
 from specdec.records import Drafted, TokenRecord, TokenStatus
 from specdec.view.facts import CONTROL_PICTURES, TextOf, token_facts, visible
-from specdec.view.palette import LOOKS
+from specdec.view.palette import LOOKS, SHADOW_TEXT
 
 CHUNK_TOKENS = 100
 SHOWN_CONTROLS = {code: sign for code, sign in CONTROL_PICTURES.items() if chr(code) not in "\n\t"}
@@ -128,8 +128,8 @@ def _status_rules() -> str:
     return "\n".join(rules)
 
 
-STYLE = f"""<style>
-.st-key-answer {{position: relative; padding-bottom: 7.5rem}}
+STYLE = f"""
+.st-key-answer {{position: relative; padding: 0.4rem 0.75rem}}
 .st-key-answer_text, .st-key-race_0, .st-key-race_1 {{display: block; white-space: pre-wrap;
   unicode-bidi: plaintext; overflow-wrap: anywhere; line-height: 1.8}}
 .st-key-answer_text div, .st-key-race_0 div, .st-key-race_1 div {{display: inline;
@@ -142,17 +142,15 @@ STYLE = f"""<style>
 .tk.mark {{border: 1px solid {LOOKS[TokenStatus.DISCARDED].color}; font-size: 0.75em;
   padding: 0 4px; margin-left: 4px; user-select: none}}
 .tk:hover::after, .tk:focus-within::after {{content: attr(data-f); position: absolute;
-  left: 1rem; right: 1rem; bottom: 0; height: 7rem; overflow: hidden; white-space: pre-line;
+  left: 0; right: 0; bottom: 100%; max-height: 9rem; overflow: hidden; white-space: pre-line;
   unicode-bidi: plaintext; font-size: 0.85rem; line-height: 1.3; text-decoration: none;
-  pointer-events: none}}
+  padding: 0.5rem 0.75rem; border-radius: 0.4rem; border: 1px solid {SHADOW_TEXT};
+  background: Canvas; color: CanvasText; pointer-events: none; z-index: 10}}
 .st-key-answer:has(.tk:hover) .tk:focus-within:not(:hover)::after {{display: none}}
-.st-key-answer_hint {{position: absolute; left: 1rem; right: 1rem; bottom: 0; height: 7rem;
-  width: auto}}
-.st-key-answer:has(.tk:hover, .tk:focus-within) .st-key-answer_hint {{opacity: 0}}
 .st-key-live_tree, .st-key-final_tree {{overflow-x: auto}}
 .st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: 620px}}
 .st-key-race_1 .tk {{background: none; text-decoration: none}}
 .legend {{display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.85rem}}
 .legend .sign {{cursor: help}}
 {_status_rules()}
-</style>"""
+"""

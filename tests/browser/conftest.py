@@ -68,9 +68,9 @@ def open_tab(chromium, server):
     """Return a function that opens the page in a new tab; `tab.watch` says how it behaved."""
     contexts, tabs = [], []
 
-    def open_page(query: str = "", *, scheme: str = "light", width: int = 1280):
+    def open_page(query: str = "", *, scheme: str = "light", width: int = 1280, height: int = 900):
         context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
+            viewport={"width": width, "height": height}, color_scheme=scheme
         )
         contexts.append(context)
         tab = context.new_page()

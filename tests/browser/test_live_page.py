@@ -61,6 +61,36 @@ def test_a_run_is_drawn_from_its_first_token_to_its_last(open_tab, scheme, width
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+SCENE = [
+    ".status",
+    ".figures",
+    ".verdict",
+    ".st-key-live_tree iframe",
+    ".st-key-answer_text",
+    *(f"[data-testid=stVegaLiteChart] >> nth={number}" for number in range(3)),
+]
+
+
+def test_the_scene_is_one_screen_and_nothing_of_it_moves_when_the_run_ends(open_tab):
+    tab = open_tab("max_tokens=256", height=800)
+    generate(tab)
+    tab.wait_for_selector(".tk", timeout=30_000)
+    poll(tab, lambda: tab.locator("[data-testid=stVegaLiteChart]").count() >= 3)
+    tab.wait_for_timeout(500)
+    during = [tab.locator(part).first.bounding_box() for part in SCENE]
+    assert not tab.inner_text(".verdict").strip()
+    wait_until_over(tab)
+    tab.wait_for_selector(".verdict:has-text('times plain decoding')")
+    tab.wait_for_timeout(1000)
+    after = [tab.locator(part).first.bounding_box() for part in SCENE]
+    for part, was, now in zip(SCENE, during, after, strict=True):
+        assert was["y"] + was["height"] <= 800, part
+        assert all(abs(was[side] - now[side]) <= 4 for side in was), part
+    sizes = "[...document.querySelectorAll('.figure b')].map(e => getComputedStyle(e).fontSize)"
+    assert [float(size[:-2]) >= 32 for size in tab.evaluate(sizes)] == [True] * 4
+    assert all("–" not in one for one in tab.locator(".figure b").all_inner_texts())
+
+
 def test_stop_ends_a_run_and_keeps_its_text(open_tab, server):
     before = len(server.saved())
     tab = open_tab("max_tokens=1024")
@@ -116,6 +146,7 @@ def test_what_a_model_writes_runs_nowhere_and_is_shown_as_text(open_tab):
     for frame in tab.frames:
         assert frame.evaluate("window.ran") is None
     canvas = tab.frame_locator(".st-key-final_tree iframe").locator("canvas")
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     for step in range(12):
         tab.mouse.move(box["x"] + 40 + step * 55, box["y"] + 60)
@@ -157,6 +188,7 @@ def test_a_click_on_a_token_tells_its_round_and_a_double_click_opens_nothing(ope
     generate(tab)
     wait_until_over(tab)
     canvas = tab.frame_locator(".st-key-final_tree iframe").locator("canvas")
+    canvas.scroll_into_view_if_needed()
     poll(tab, lambda: canvas.evaluate(RESAMPLED_PIXELS))
     left, right = (
         choose(canvas.evaluate(RESAMPLED_PIXELS), key=lambda place: place[0])

@@ -124,7 +124,7 @@ def test_a_saved_run_is_studied_like_one_that_has_just_ended(page, store, folder
     page.run()
     said = select(page, 1)
     assert [tab.label for tab in page.tabs] == [
-        "Round by round",
+        "The whole tree, round by round",
         "Is it worth it here?",
         "Losslessness",
     ]
@@ -137,7 +137,7 @@ def test_a_saved_run_is_studied_like_one_that_has_just_ended(page, store, folder
     told = [*run.rounds[3].candidates, run.rounds[3].final]
     [table] = [one.value for one in page.dataframe if "verdict" in one.value]
     assert table["token"].tolist() == [visible(run.token_text(one.token_id)) for one in told]
-    nodes = json.loads(json.loads(page.get("component_instance")[0].proto.json_args)["data"])
+    nodes = json.loads(json.loads(page.get("component_instance")[-1].proto.json_args)["data"])
     assert {f"r{one.round}f" for one in run.rounds} <= {node["id"] for node in nodes["nodes"]}
     select(page, 0)
     assert page.number_input(key="round").max != len(run.rounds)

@@ -17,7 +17,8 @@ from tests.live.toys import WritingToy, frames_of, toy_shelf, wait_for
 def check(at):
     """The script ran through; return the words on the page."""
     assert not at.exception
-    return " ".join(element.value for element in (*at.markdown, *at.caption, *at.error))
+    bodies = [html.unescape(block.proto.body) for block in at.get("html")]
+    return " ".join([*(e.value for e in (*at.markdown, *at.caption, *at.error)), *bodies])
 
 
 def generate(at):
@@ -57,7 +58,7 @@ def test_a_run_shows_tree_text_charts_and_totals(page):
     assert "drafted tokens accepted" in said
     assert "plain decoding of 16 tokens, measured just before this run" in said
     assert len(page.get("vega_lite_chart")) == 8
-    nodes = json.loads(json.loads(tree(page)[0].proto.json_args)["data"])["nodes"]
+    nodes = json.loads(json.loads(tree(page)[-1].proto.json_args)["data"])["nodes"]
     drawn = {node["id"] for node in nodes}
     for result in live.run.rounds:
         assert {f"r{result.round}c{i}" for i in range(result.num_drafted)} <= drawn
@@ -205,7 +206,7 @@ def test_what_a_model_writes_is_never_markup(page, monkeypatch, tmp_path):
     assert "<script>alert(1)</script>" in html.unescape(re.sub(r"<[^>]*>", "", bodies))
     assert "<script" not in bodies
     assert "<img" not in bodies
-    [graph] = tree(page)
+    graph = tree(page)[-1]
     nodes = json.loads(json.loads(graph.proto.json_args)["data"])["nodes"]
     assert any("<" in node["label"] for node in nodes)
     assert not any("title" in node for node in nodes)  # which the component takes for HTML

@@ -45,13 +45,13 @@ def test_a_specification_is_built_once_and_holds_no_data(name):
     ],
 )
 def test_the_gauge_is_red_below_50_and_green_above_75_percent(rate, color):
-    data = charts.gauge_data(rate, 3)
+    data = charts.gauge_data(rate)
     assert data["color"][0] == color
     assert data["value"].sum() == 1
 
 
 def test_the_gauge_of_nothing_drafted_shows_no_rate():
-    assert charts.gauge_data(None, 0)["text"][0] == "–"
+    assert charts.gauge_data(None)["text"][0] == "–"
 
 
 def test_each_speed_up_names_its_baseline():

@@ -115,10 +115,7 @@ def _draw(player: Player, identity: str) -> None:
     run, view = player.run, player.view
     link = run.link_kind
     panels.draw_legend()
-    if player.is_at_end:
-        study.draw_tree(run, identity)
-    else:
-        panels.draw_live_tree(view)
+    panels.draw_live_tree(view)
     left, right = st.columns([3, 2])
     with left:
         panels.draw_text(view)

@@ -13,6 +13,8 @@ from specdec.ui.live.presets import EXAMPLE_PROMPTS, SPEEDS
 from specdec.view import words
 from specdec.view.playback import Show
 
+PROMPT_CHARS = 110
+
 
 def current_run() -> LiveRun | None:
     """Return the run that this tab shows, going on or over."""
@@ -72,20 +74,25 @@ def replay() -> None:
 def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: bool) -> None:
     """Draw the prompt with its examples, and the buttons."""
     st.session_state.setdefault("prompt", EXAMPLE_PROMPTS["Explain"])
-    st.pills(
-        "Examples",
-        list(EXAMPLE_PROMPTS),
-        key="example",
-        on_change=_take_example,
-        label_visibility="collapsed",
-    )
-    st.text_area(
-        "Prompt",
-        key="prompt",
-        height=90,
-        placeholder="Ask the model something.",
-        label_visibility="collapsed",
-    )
+    with st.expander(
+        _one_line(st.session_state.prompt),
+        expanded=current_run() is None,
+        icon=":material/edit:",
+    ):
+        st.pills(
+            "Examples",
+            list(EXAMPLE_PROMPTS),
+            key="example",
+            on_change=_take_example,
+            label_visibility="collapsed",
+        )
+        st.text_area(
+            "Prompt",
+            key="prompt",
+            height=90,
+            placeholder="Ask the model something.",
+            label_visibility="collapsed",
+        )
     with st.container(horizontal=True, vertical_alignment="center"):
         # Not on_click: a callback would see the settings of the run before.
         if st.button(
@@ -131,6 +138,13 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             help="How fast you are shown what happens. The run itself is never slowed down, and "
             "measured times are not those of the picture.",
         )
+
+
+def _one_line(prompt: str) -> str:
+    """Return the prompt as the line that it folds into."""
+    line = " ".join(prompt.split())
+    shown = line if len(line) <= PROMPT_CHARS else line[: PROMPT_CHARS - 1] + "…"
+    return words.plain(f"Prompt: {shown}" if shown else "Prompt")
 
 
 def _take_example() -> None:

@@ -18,6 +18,7 @@ from specdec.ui.history.files import draw_downloads
 from specdec.ui.live import controls
 from specdec.ui.live.watch import Watch, unwatched
 from specdec.view import words
+from specdec.view.figures import verdict
 from specdec.view.playback import CALL_WAIT_S, REDRAW_EVERY_S, Show, live_pace_s
 from specdec.view.run_view import RunView
 
@@ -32,8 +33,8 @@ def is_moving(live: LiveRun) -> bool:
 def draw(*, moving: bool, watch: Watch = unwatched) -> None:
     """Draw the run of this tab, or what there will be to see."""
     live = controls.current_run()
-    panels.draw_legend()
     if live is None:
+        panels.draw_legend()
         panels.draw_welcome()
         return
     pace_s = REDRAW_EVERY_S if controls.chosen_speed() else live_pace_s(num_cpus())
@@ -73,9 +74,11 @@ def _catch_up(live: LiveRun, show: Show | None) -> bool:
 def _draw_scene(
     live: LiveRun, view: RunView, show: Show | None, watch: Watch, *, final: bool
 ) -> None:
+    """Draw the one screen, the same while it runs and when it has ended; then what is below it."""
     made, link = live.performance, live.performance.link_kind
-    with watch("tree"):
-        _draw_tree(live, view, final=final)
+    panels.draw_figures(view, made.baseline, live.config.num_draft_tokens, link)
+    over = final and live.run is not None
+    panels.draw_verdict(verdict(live.run, link) if over and live.run else "")
     makers = (
         partial(panels.gauges, view, made.baseline, link=link),
         partial(panels.speed, view, made.baseline, link=link),
@@ -85,32 +88,29 @@ def _draw_scene(
         gauges, speed, acceptance = (
             [make() for make in makers] if final or show is None else show.turns.take(makers)
         )
-    left, right = st.columns([3, 2])
+    left, right = st.columns([7, 3], gap="medium")
     with left:
+        with watch("tree"):
+            _draw_tree(live, view)
         with watch("text"):
             panels.draw_text(view)
-        st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
-    with right:
-        with watch("charts"):
-            panels.draw_column(gauges)
-        _draw_baseline(live, link)
+    with right, watch("charts"):
+        panels.draw_column((gauges[0], *speed))
+    st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
     if final:
         with st.container(horizontal=True, key="take_away"):
             _draw_copy(view)
             if live.run is not None:
                 draw_downloads(live.run, "run")
     with watch("charts"):
-        panels.draw_row(speed)
-        panels.draw_row(acceptance)
-    if final and live.run is not None:
+        panels.draw_row((gauges[1], *acceptance))
+    _draw_baseline(live, link)
+    if over and live.run is not None:
         study.draw(live.run, live.run.started_at, link=link, live=live)
 
 
-def _draw_tree(live: LiveRun, view: RunView, *, final: bool) -> None:
-    if final:
-        if live.run is not None:
-            study.draw_tree(live.run, live.run.started_at)
-    elif (arrival := live.arrival) is not None:
+def _draw_tree(live: LiveRun, view: RunView) -> None:
+    if (arrival := live.arrival) is not None:
         panels.draw_arrival(arrival)
     else:
         panels.draw_live_tree(view)
