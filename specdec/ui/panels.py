@@ -29,10 +29,10 @@ from specdec.view.tree import Picture
 from specdec.view.window import live_picture
 
 ICON = Path(__file__).parent / "icon.png"
-TREE_HEIGHT_PX = 236
-TEXT_HEIGHT_PX = 190
-GAUGE_HEIGHT_PX = 104
-SMALL_CHART_HEIGHT_PX = 136
+TREE_HEIGHT_PX = 220
+TEXT_HEIGHT_PX = 176
+GAUGE_HEIGHT_PX = 100
+SMALL_CHART_HEIGHT_PX = 124
 
 
 def draw_style() -> None:
@@ -123,7 +123,9 @@ def _tree_box() -> DeltaGenerator:
 
 def draw_live_tree(view: RunView) -> None:
     """Draw the window of the last rounds, updated in place."""
-    picture = live_picture(view.rounds, view.pending, view.text_of)
+    picture = live_picture(
+        view.rounds, view.pending, view.text_of, whole=view.whole, has_fallen=view.has_fallen
+    )
     lanes = sum(picture.lanes_per_row)
     with _tree_box():
         # A larger draft frames a larger picture, and the view is fitted at mount only.

@@ -8,11 +8,11 @@ import streamlit as st
 
 from specdec.live.pump import LiveRun
 from specdec.ui import panels
-from specdec.ui.live import controls
 from specdec.view import words
 from specdec.view.playback import REDRAW_EVERY_S
 from specdec.view.race import Race, result_words
 
+_RACE_SPEED = 1.0
 _TEXT_HEIGHT_PX = 220
 
 
@@ -43,8 +43,7 @@ def draw_race(live: LiveRun, tab: str) -> None:
         st.session_state.race_shown = Race(text_of, runners, None)
         st.session_state.race_shown.advance(time.monotonic())
     if st.button("Play the race", key="play_race", icon=":material/flag:"):
-        speed = controls.chosen_speed() or 1.0
-        st.session_state.race_shown = Race(text_of, runners, speed)
+        st.session_state.race_shown = Race(text_of, runners, _RACE_SPEED)
     race: Race = st.session_state.race_shown
     every_s = None if race.is_over else REDRAW_EVERY_S
     st.fragment(_draw_lanes, run_every=every_s)(live, race)

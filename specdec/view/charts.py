@@ -60,7 +60,7 @@ def empty_chart(*columns: str) -> alt.Chart:
 @cache
 def gauge_spec() -> Spec:
     base = empty_chart("slot", "value", "color", "text")
-    arc = base.mark_arc(innerRadius=36, outerRadius=50).encode(
+    arc = base.mark_arc(innerRadius=32, outerRadius=45).encode(
         theta=alt.Theta("value:Q").stack(True).scale(domain=[0, 1]),
         color=alt.Color("color:N").scale(None),
         order=alt.Order("slot:Q"),

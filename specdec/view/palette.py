@@ -48,7 +48,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "#f59e0b",
         "diamond",
         "◆",
-        "wavy",
+        "dotted",
         "drawn by the target in place of a rejected token, from what the draft under-rated",
     ),
     TokenStatus.BONUS: Look(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from specdec.runs.recorder import Frame
+from specdec.view.beats import Score
 from specdec.view.facts import TextOf
 from specdec.view.run_view import RunView
 
@@ -20,6 +21,8 @@ REDRAW_SHARE = 0.08
 
 Half of that would leave more to the models, and nothing to be seen on a small machine.
 """
+BEAT_S = 0.7
+"""How long one beat of slow motion lasts, in seconds."""
 CALL_WAIT_S = 0.3
 """How long a redraw is put off until a draft is on its way to a target across a link, at most."""
 
@@ -78,6 +81,10 @@ class Playhead:
         self._seen_at_s = now_s
         return self._position_s
 
+    def stand_still(self, now_s: float) -> None:
+        """Let time go by that is not played."""
+        self._seen_at_s = now_s
+
     @property
     def place_s(self) -> float:
         """Return the place on the clock as it was last asked for."""
@@ -85,22 +92,68 @@ class Playhead:
 
 
 class Show:
-    """The part of a recording that has been shown so far."""
+    """The part of a recording that has been shown so far, a place among its beats.
 
-    def __init__(self, text_of: TextOf, speed: float | None) -> None:
+    By the clock, what is due is shown; in even beats, one at a time; paused, what is asked for.
+    """
+
+    def __init__(self, text_of: TextOf, speed: float | None, *, in_beats: bool = False) -> None:
         self.view = RunView(text_of)
         self.playhead = Playhead(speed)
         self.turns = Turns()
-        self._num_shown = 0
+        self.in_beats = in_beats
+        self.is_paused = False
+        self.place = 0
+        """How many beats have been shown."""
+        self._score = Score(text_of)
+        self._text_of = text_of
+        self._beat_at_s: float | None = None
 
     def advance(self, frames: Sequence[Frame], now_s: float) -> None:
-        """Show every frame that is due at `now_s`."""
-        if not frames:
-            return
-        due_s = self.playhead.position_s(now_s, frames[-1].time_s)
-        while self._num_shown < len(frames) and frames[self._num_shown].time_s <= due_s:
-            self.view.push(frames[self._num_shown])
-            self._num_shown += 1
+        """Show every frame that is due at `now_s` (monotonic), or the next beat if it is."""
+        self._score.extend(frames)
+        if not frames or self.is_paused:
+            self.playhead.stand_still(now_s)
+        elif self.in_beats:
+            if self._beat_at_s is None or now_s - self._beat_at_s >= 0.9 * BEAT_S:
+                self._beat_at_s = now_s
+                self.step(1)
+        else:
+            due_s = self.playhead.position_s(now_s, frames[-1].time_s)
+            beats = self._score.beats
+            place = self.place
+            for index in range(self.place, len(beats)):
+                frame = beats[index].frame
+                if frame is not None and frame.time_s > due_s:
+                    break
+                if frame is not None:
+                    place = index + 1
+            self.seek(place)
+
+    def step(self, beats: int) -> None:
+        """Go on, or back, by so many beats."""
+        self.seek(self.place + beats)
+
+    def seek(self, place: int) -> None:
+        """Show exactly the first `place` beats."""
+        place = max(0, min(place, len(self._score.beats)))
+        if place < self.place:
+            self.view, self.place = RunView(self._text_of), 0
+        for index in range(self.place, place):
+            beat = self._score.beats[index]
+            if beat.frame is not None or index == place - 1:  # nobody sees what lies between
+                self.view.show(beat)
+        self.place = place
+
+    def seek_round(self, num_rounds: int) -> None:
+        """Show so many whole rounds."""
+        self.seek(self._score.round_ends[max(0, min(num_rounds, self.num_rounds))])
+
+    @property
+    def num_rounds(self) -> int:
+        """How many rounds have come so far, shown or not."""
+        return len(self._score.round_ends) - 1
 
     def is_at_end(self, frames: Sequence[Frame]) -> bool:
-        return self._num_shown >= len(frames)
+        self._score.extend(frames)
+        return self.place >= len(self._score.beats)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from specdec.metrics import RollingWindow, Totals, WindowStats
 from specdec.records import Drafted, RoundResult, RunSummary
 from specdec.runs.recorder import Frame
+from specdec.view.beats import Beat
 from specdec.view.facts import TextOf
 from specdec.view.text import TokenText
 
@@ -27,6 +28,13 @@ class RunView:
         self.rounds: list[RoundResult] = []
         self.points: list[Point] = []
         self.pending: Drafted | None = None
+        """The draft as far as it is there, some of it perhaps answered already."""
+        self.whole: Drafted | None = None
+        """All of that draft, where it is not all there yet."""
+        self.has_fallen = False
+        """Whether what was rejected of it has left the line of the output."""
+        self.words = ""
+        """What has just been seen."""
         self._totals = Totals()
         self.summary = self._totals.summary()
         """The totals of the rounds so far; the engine's own once it has ended."""
@@ -35,8 +43,19 @@ class RunView:
         self.text = TokenText(text_of)
         self._window = RollingWindow()
 
+    def show(self, beat: Beat) -> None:
+        """Take one beat in: a frame that is complete with it, or the draft as it stands."""
+        self.words = beat.words
+        self.has_fallen = beat.has_fallen
+        if beat.frame is not None:
+            self.push(beat.frame)
+        elif beat.draft is not None:
+            self.pending = beat.draft
+            self.whole = beat.whole
+
     def push(self, frame: Frame) -> None:
         """Take one frame in."""
+        self.has_fallen, self.whole = False, None
         match frame.event:
             case Drafted():
                 self.pending = frame.event

@@ -58,10 +58,16 @@ def node_size(entropy: float | None) -> float:
 
 
 def node_opacity(record: TokenRecord) -> float:
-    """Return 0.4 to 1 for an acceptance probability of 0 to 1; full where nothing was tested."""
+    """Return 0.4 to 1 for an acceptance probability of 0 to 1; full where nothing was tested.
+
+    A rejected token is never fainter than 0.75: a bold wrong guess is what one should see.
+    """
     if record.status is TokenStatus.DISCARDED:
         return 0.4
-    return 1.0 if record.acceptance_prob is None else 0.4 + 0.6 * record.acceptance_prob
+    if record.acceptance_prob is None:
+        return 1.0
+    faintest = 0.75 if record.status is TokenStatus.REJECTED else 0.4
+    return faintest + (1.0 - faintest) * record.acceptance_prob
 
 
 def short_label(text: str) -> str:
@@ -140,12 +146,17 @@ def branch_nodes(
     text_of: TextOf,
     *,
     cut: bool = False,
+    as_drafted: bool = False,
 ) -> list[TreeNode]:
     """Put a round's candidates in their places on lane 0 and on branches.
 
-    With `cut`, a branch is its first token and the number of those behind it.
+    With `cut`, a branch is its first token and the number of those behind it. With `as_drafted`,
+    answers are shown, but nothing has moved to where they put it yet.
     """
-    branch_of = branch_of_each(candidates, branches, cut=cut)
+    placed = candidates
+    if as_drafted:
+        placed = [replace(one, status=TokenStatus.PENDING) for one in candidates]
+    branch_of = branch_of_each(placed, branches, cut=cut)
     sizes = Counter(branch_of)
     nodes: list[TreeNode] = []
     for index, (candidate, branch) in enumerate(zip(candidates, branch_of, strict=True)):

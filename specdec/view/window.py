@@ -35,6 +35,9 @@ def live_picture(
     rounds: Sequence[RoundResult],
     pending: Drafted | None,
     text_of: TextOf,
+    *,
+    whole: Drafted | None = None,
+    has_fallen: bool = False,
 ) -> Picture:
     """Frame the last rounds in a window that moves on by pages and not by tokens.
 
@@ -44,7 +47,8 @@ def live_picture(
     """
     drafts = [(r.position, r.candidates) for r in rounds]
     if pending is not None:
-        drafts.append((pending.candidates[0].position, pending.candidates))
+        framed = whole or pending
+        drafts.append((framed.candidates[0].position, framed.candidates))
     window = _window(drafts)
     visible_rounds = [r for r in rounds if r.position + max(1, len(r.emitted)) > window.start]
     branches = Branches()
@@ -59,7 +63,14 @@ def live_picture(
         nodes += round_nodes(result, before, branches, text_of, cut=not is_newest)
         before = last_id(result, before)
     if pending is not None:
-        newest += branch_nodes(pending.candidates, pending.round, before, branches, text_of)
+        newest += branch_nodes(
+            pending.candidates,
+            pending.round,
+            before,
+            branches,
+            text_of,
+            as_drafted=not has_fallen,
+        )
     newest = in_lanes(newest, branches)
     kept = [
         node

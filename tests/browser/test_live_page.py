@@ -214,7 +214,6 @@ def test_a_race_is_run_and_played_back(open_tab, server):
     generate(tab)
     wait_until_over(tab)
     tab.wait_for_selector("text=plain decoding 64 in")
-    tab.get_by_text("1 : 10").click()
     tab.click(".st-key-play_race button:visible")
     tab.wait_for_selector("text=plain decoding 64 in", state="detached", timeout=20_000)
     tab.wait_for_selector("text=plain decoding 64 in", timeout=60_000)
@@ -223,13 +222,18 @@ def test_a_race_is_run_and_played_back(open_tab, server):
 
 def test_slow_motion_and_replay_show_each_state_of_a_token(open_tab):
     tab = open_tab("max_tokens=64")
-    tab.get_by_text("1 : 10").click()
+    tab.get_by_text("Slow motion").click()
     generate(tab)
     for status in ("pending", "accepted", "resampled"):
-        tab.wait_for_selector(f".tk.{status}", timeout=30_000)
+        tab.wait_for_selector(f".tk.{status}", timeout=60_000)
     tab.click(".st-key-stop button:visible")
     wait_until_over(tab)
     whole = text_of(tab)
+    told = tab.inner_text(".verdict")
+    tab.keyboard.press("ArrowLeft")
+    tab.wait_for_selector(f".verdict:not(:has-text('{told[:12]}'))", timeout=20_000)
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_selector(f".verdict:has-text('{told[:12]}')", timeout=20_000)
     tab.click(".st-key-replay button:visible")
     tab.wait_for_selector(RUNNING)
     tab.wait_for_selector(".tk.accepted", timeout=30_000)

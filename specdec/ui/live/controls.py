@@ -9,11 +9,13 @@ from specdec.live.shelf import ModelShelf
 from specdec.models.fetch import hub
 from specdec.settings import RunConfig
 from specdec.ui import loaders
-from specdec.ui.live.presets import EXAMPLE_PROMPTS, SPEEDS
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, STEP
 from specdec.view import words
+from specdec.view.facts import TextOf
 from specdec.view.playback import Show
 
 PROMPT_CHARS = 110
+TRANSPORT_HEIGHT_PX = 44
 
 
 def current_run() -> LiveRun | None:
@@ -28,13 +30,20 @@ def current_show() -> Show | None:
     if live is None or live.performance.recorder is None or live.performance.pair is None:
         return None
     if st.session_state.get("show") is None:
-        st.session_state.show = Show(live.performance.pair.tokenizer.token_text, chosen_speed())
+        st.session_state.show = _new_show(live.performance.pair.tokenizer.token_text, None)
     show: Show = st.session_state.show
     return show
 
 
-def chosen_speed() -> float | None:
-    return SPEEDS[st.session_state.get("speed") or "Live"]
+def _new_show(text_of: TextOf, speed: float | None) -> Show:
+    show = Show(text_of, speed, in_beats=in_beats())
+    show.is_paused = st.session_state.get("motion") == STEP
+    return show
+
+
+def in_beats() -> bool:
+    """Say whether the picture goes by beats of its own and not by the engine's clock."""
+    return (st.session_state.get("motion") or LIVE) != LIVE
 
 
 def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
@@ -60,6 +69,7 @@ def stop() -> None:
     if live is not None:
         live.stop()
     if show is not None:
+        show.in_beats = show.is_paused = False
         show.playhead.set_speed(None)
 
 
@@ -68,7 +78,7 @@ def replay() -> None:
     live = current_run()
     pair = live.performance.pair if live else None
     if pair is not None:
-        st.session_state.show = Show(pair.tokenizer.token_text, chosen_speed() or 1.0)
+        st.session_state.show = _new_show(pair.tokenizer.token_text, 1.0)
 
 
 def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: bool) -> None:
@@ -105,12 +115,13 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             start(config, shelf, save)
             st.rerun()
         st.button(
-            "Stop",
+            "Skip to the end" if is_run_over() and moving else "Stop",
             icon=":material/stop:",
             key="stop",
             on_click=stop,
             disabled=not moving,
-            help="Ends the run within one round; what was written is kept.",
+            help="While the run goes on: ends it within one round, and keeps what was written. "
+            "While it is still shown: shows all of it.",
         )
         st.button(
             "Replay",
@@ -128,15 +139,15 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             "and both are played back on one clock.",
         )
         st.segmented_control(
-            "Speed",
-            list(SPEEDS),
-            key="speed",
-            default="Live",
+            "Motion",
+            MOTIONS,
+            key="motion",
+            default=LIVE,
             required=True,
             label_visibility="collapsed",
-            on_change=_take_speed,
-            help="How fast you are shown what happens. The run itself is never slowed down, and "
-            "measured times are not those of the picture.",
+            on_change=_take_motion,
+            help="Live: as it happens. Slow motion: in even beats, one thing after the other. "
+            "Step: a beat at each press of an arrow key. The run itself is never slowed down.",
         )
 
 
@@ -153,10 +164,95 @@ def _take_example() -> None:
         st.session_state.prompt = EXAMPLE_PROMPTS[example]
 
 
-def _take_speed() -> None:
+def _take_motion() -> None:
     show = current_show()
     if show is not None:
-        show.playhead.set_speed(chosen_speed())
+        show.in_beats = in_beats()
+        show.is_paused = st.session_state.motion == STEP
+
+
+def is_run_over() -> bool:
+    """Say whether the run itself is over, shown or not."""
+    live = current_run()
+    return live is not None and live.performance.phase.is_over
+
+
+def toggle_pause() -> None:
+    """Stand still, or go on."""
+    show = current_show()
+    if show is not None:
+        show.is_paused = not show.is_paused
+        if not show.is_paused and st.session_state.get("motion") == STEP:
+            show.is_paused, show.in_beats = False, True
+
+
+def step(beats: int) -> None:
+    """Go on or back by a beat and stand still there."""
+    show = current_show()
+    if show is not None:
+        show.is_paused = True
+        show.step(beats)
+
+
+def draw_transport(num_shown: int, *, is_standing: bool) -> None:
+    """Draw pause, a beat on or back, and the place in the run, in one line of fixed height."""
+    show = current_show()
+    with st.container(
+        horizontal=True,
+        vertical_alignment="center",
+        key="transport",
+        height=TRANSPORT_HEIGHT_PX,
+        border=False,
+    ):
+        st.button(
+            "Play" if show and show.is_paused else "Pause",
+            key="pause",
+            on_click=toggle_pause,
+            disabled=show is None,
+            shortcut="Space",
+            width=150,
+        )
+        st.button(
+            "Beat",
+            key="beat_back",
+            icon=":material/skip_previous:",
+            on_click=step,
+            args=(-1,),
+            disabled=show is None or show.place == 0,
+            shortcut="Left",
+        )
+        st.button(
+            "Beat",
+            key="beat_on",
+            icon=":material/skip_next:",
+            on_click=step,
+            args=(1,),
+            disabled=show is None,
+            shortcut="Right",
+        )
+        num_rounds = show.num_rounds if show else 0
+        if show is None or not num_rounds:
+            return
+        if not is_standing:
+            # No slider: one that follows sends late values back, which would stop the playing.
+            st.progress(num_shown / num_rounds, text=f"Round {num_shown} of {num_rounds}")
+            return
+        st.session_state.stage_round = num_shown
+        st.slider(
+            "Rounds shown",
+            0,
+            num_rounds,
+            key="stage_round",
+            on_change=_take_round,
+            label_visibility="collapsed",
+        )
+
+
+def _take_round() -> None:
+    show = current_show()
+    if show is not None:
+        show.is_paused = True
+        show.seek_round(st.session_state.stage_round)
 
 
 def draw_status(config: RunConfig, shelf: ModelShelf) -> None:

@@ -39,5 +39,5 @@ TREES: Mapping[str, str] = {
 }
 """Shapes of a draft as `RunConfig.tree` has them; the names stand in shared URLs."""
 
-SPEEDS: Mapping[str, float | None] = {"Live": None, "1 : 3": 1 / 3, "1 : 10": 0.1}
-"""How fast events are shown; the engine is never slowed down for it."""
+MOTIONS = (LIVE, SLOW, STEP) = ("Live", "Slow motion", "Step")
+"""How events are shown: as they come, in even beats, or a beat at a press of a key."""

@@ -19,15 +19,15 @@ from specdec.ui.live import controls
 from specdec.ui.live.watch import Watch, unwatched
 from specdec.view import words
 from specdec.view.figures import verdict
-from specdec.view.playback import CALL_WAIT_S, REDRAW_EVERY_S, Show, live_pace_s
+from specdec.view.playback import BEAT_S, CALL_WAIT_S, REDRAW_EVERY_S, Show, live_pace_s
 from specdec.view.run_view import RunView
 
 
 def is_moving(live: LiveRun) -> bool:
-    """Say whether anything is still to happen, or to be shown."""
+    """Say whether anything is still to happen, or to be shown by itself."""
     show, recorder = controls.current_show(), live.performance.recorder
     at_end = show is None or recorder is None or show.is_at_end(recorder.frames)
-    return live.is_alive or not at_end
+    return live.is_alive or not (at_end or (show is not None and show.is_paused))
 
 
 def draw(*, moving: bool, watch: Watch = unwatched) -> None:
@@ -37,25 +37,35 @@ def draw(*, moving: bool, watch: Watch = unwatched) -> None:
         panels.draw_legend()
         panels.draw_welcome()
         return
-    pace_s = REDRAW_EVERY_S if controls.chosen_speed() else live_pace_s(num_cpus())
-    every_s = pace_s if moving else None
-    st.fragment(_draw_run, run_every=every_s)(watch, final=not moving)
+    every_s = _pace_s(live) if moving else None
+    st.fragment(_draw_run, run_every=every_s)(watch, every_s, final=not moving)
 
 
-def _draw_run(watch: Watch, *, final: bool) -> None:
+def _pace_s(live: LiveRun) -> float:
+    """Return the seconds between redraws.
+
+    Beats that would cost the models more than their share wait until the run is over.
+    """
+    if live.is_alive:
+        return live_pace_s(num_cpus())
+    return BEAT_S if controls.in_beats() else REDRAW_EVERY_S
+
+
+def _draw_run(watch: Watch, every_s: float | None, *, final: bool) -> None:
     live, show = controls.current_run(), controls.current_show()
     if live is None:
         return
-    if not final and not controls.chosen_speed():
+    if not final and not controls.in_beats():
         live.await_call(CALL_WAIT_S)
     with watch("whole"):
         is_behind = _catch_up(live, show)
-        if not final and not is_moving(live):
+        changes = is_moving(live) if final else not is_moving(live) or _pace_s(live) != every_s
+        if changes:
             st.rerun()
         view = show.view if show else RunView(str)
         panels.draw_state(live, view, is_behind=is_behind)
         if view.rounds or not final:  # or what went wrong is all there is to show
-            _draw_scene(live, view, show, watch, final=final)
+            _draw_scene(live, view, show, watch, final=final, is_behind=is_behind)
 
 
 def _catch_up(live: LiveRun, show: Show | None) -> bool:
@@ -72,13 +82,24 @@ def _catch_up(live: LiveRun, show: Show | None) -> bool:
 
 
 def _draw_scene(
-    live: LiveRun, view: RunView, show: Show | None, watch: Watch, *, final: bool
+    live: LiveRun,
+    view: RunView,
+    show: Show | None,
+    watch: Watch,
+    *,
+    final: bool,
+    is_behind: bool,
 ) -> None:
     """Draw the one screen, the same while it runs and when it has ended; then what is below it."""
     made, link = live.performance, live.performance.link_kind
     panels.draw_figures(view, made.baseline, live.config.num_draft_tokens, link)
     over = final and live.run is not None
-    panels.draw_verdict(verdict(live.run, link) if over and live.run else "")
+    said = verdict(live.run, link) if over and live.run and not is_behind else ""
+    told = view.words if show is not None and (show.in_beats or show.is_paused) else ""
+    panels.draw_verdict(said or told)
+    controls.draw_transport(
+        len(view.rounds), is_standing=final or (show is not None and show.is_paused)
+    )
     makers = (
         partial(panels.gauges, view, made.baseline, link=link),
         partial(panels.speed, view, made.baseline, link=link),
