@@ -67,7 +67,7 @@ def welcome(page: Page, theme: str) -> None:
 
 def running(page: Page, theme: str) -> None:
     """Take a draft that waits for its answer, in slow motion, and the stop."""
-    page.click("text='1 : 10'")
+    page.click("text='Slow motion'")
     generate(page)
     page.wait_for_selector(".tk.accepted", timeout=120_000)
     page.wait_for_selector(".tk.pending", timeout=60_000)

@@ -72,13 +72,14 @@ SCENE = [
 
 
 def test_the_scene_is_one_screen_and_nothing_of_it_moves_when_the_run_ends(open_tab):
-    tab = open_tab("max_tokens=256", height=800)
+    tab = open_tab("max_tokens=1024", height=800)
     generate(tab)
     tab.wait_for_selector(".tk", timeout=30_000)
     poll(tab, lambda: tab.locator("[data-testid=stVegaLiteChart]").count() >= 3)
     tab.wait_for_timeout(500)
     during = [tab.locator(part).first.bounding_box() for part in SCENE]
     assert not tab.inner_text(".verdict").strip()
+    tab.click(".st-key-stop button:visible")
     wait_until_over(tab)
     tab.wait_for_selector(".verdict:has-text('times plain decoding')")
     tab.wait_for_timeout(1000)
