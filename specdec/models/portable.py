@@ -7,12 +7,11 @@ therefore equals plain greedy decoding even at near ties.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from specdec.errors import ModelError
 from specdec.models import numpy_forward
 from specdec.models.base import AFTER_NORM, Inside, Logits, middle_layers, require
 from specdec.models.cache import PortableCache, Visibility
+from specdec.models.compiled import numba_kernels
 from specdec.models.llama import FloatArray, Llama, LlamaWeights, read_head_ids
 from specdec.models.llama_config import LlamaConfig
 from specdec.models.rotations import Rotations
@@ -31,19 +31,6 @@ two forwards at once would only fight over the same cores and memory."""
 
 MAX_KERNEL_ROWS = 64
 """The longest prompt that is not left to BLAS, which packs the weights anew for every product."""
-
-
-@functools.cache
-def numba_kernels() -> Any:
-    """Import the kernels, which takes some seconds where they were never compiled.
-
-    None where there is no Numba for this Python or processor: slower, the same answers.
-    """
-    try:
-        from specdec.models import kernels
-    except ImportError:
-        return None
-    return kernels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +70,13 @@ class PortableModel:
         weights = LlamaWeights.load(folder, config, head_ids)
         llama = Llama(config, weights, Rotations(config.rope, config.head_dim))
         model = cls(name or folder.name, llama, tuple(range(config.num_layers)), head_ids)
-        model.forward([0], model.new_cache())
+        try:
+            model.forward([0], model.new_cache())
+        except ValueError as error:  # Numba's, at its first parallel loop
+            raise ModelError(
+                f"Numba cannot start its threads ({error}); unset NUMBA_THREADING_LAYER, or set "
+                "it to workqueue."
+            ) from error
         return model
 
     @property

@@ -74,7 +74,7 @@ def snapshot_download(repo_id: str, scraps: Path, folder: Path | None, progress:
     child = str(Path(__file__).with_name("hub_child.py"))
 
     def report() -> None:
-        line, complete, _ = (scraps / "stdout").read_text().partition("\n")
+        line, complete, _ = (scraps / "stdout").read_text(encoding="utf-8").partition("\n")
         if complete:  # the child knows by now what there is to download
             notes = json.loads(line)
             done = min(_tree_bytes(Path(notes["watch"])), notes["total"])

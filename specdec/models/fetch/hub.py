@@ -70,11 +70,21 @@ class ModelInfo:
 def cache_dir() -> Path:
     """Return where this project keeps what it downloads and makes: `SPECDEC_CACHE` if set.
 
+    Who has no home gets a folder among the temporary ones.
+
     Raises:
-        SettingsError: `.env` cannot be read.
+        SettingsError: `.env` cannot be read, or `SPECDEC_CACHE` names a home that is not there.
     """
     chosen = variables().get("SPECDEC_CACHE", "").strip()
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("specdec"))
+    path = Path(os.path.expanduser(chosen or platformdirs.user_cache_dir("specdec")))
+    if not path.parts or not path.parts[0].startswith("~"):
+        return path
+    if chosen:
+        raise SettingsError(
+            f"SPECDEC_CACHE names {chosen}, and there is no home {path.parts[0]} here; set it to "
+            "the whole path of a folder."
+        )
+    return Path(tempfile.gettempdir()) / f"specdec-{os.getuid()}"
 
 
 def is_present(name: str) -> bool:
@@ -82,7 +92,7 @@ def is_present(name: str) -> bool:
     if name in KNOWN_MODELS:
         model = KNOWN_MODELS[name]
         return find_problem(_known_folder(model), _known_identity(model)) is None
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if _is_gguf(path):
         return path.is_file() and find_problem(_gguf_folder(path), _gguf_identity(path)) is None
     if name and path.is_dir():
@@ -95,7 +105,7 @@ def resolve(name: str, *, progress: Progress | None = None) -> Path:
     report = progress or no_progress
     if name in KNOWN_MODELS:
         return _make_known(KNOWN_MODELS[name], report)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if _is_gguf(path):
         return _make_from_gguf(path, report)
     if name and path.is_dir():

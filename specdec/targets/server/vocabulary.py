@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def load_target_tokenizer(name: str) -> Tokenizer:
     """
     if name in KNOWN_MODELS:
         return Tokenizer.load(hub.resolve(name))
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return _open(path)
     if path.name == "tokenizer.json" and path.is_file():
