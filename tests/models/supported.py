@@ -65,8 +65,8 @@ def _gguf() -> list[str]:
     return [
         "## GGUF files",
         "",
-        "Of the architecture `llama`, in every quantisation that the gguf library unpacks. Words are"
-        f" cut the way of {_codes(PRE_TOKENIZERS)}. A turn also ends with"
+        "Of the architecture `llama`, in every quantisation that the gguf library unpacks. Words"
+        f" are cut the way of {_codes(PRE_TOKENIZERS)}. A turn also ends with"
         f" {_codes(sorted(ENDS_OF_A_TURN))}.",
         "",
         "### Opens",
