@@ -16,7 +16,7 @@ from specdec.runs import audit, worth
 from specdec.runs.run import Run
 from specdec.ui import panels, plain_decoding
 from specdec.view import inspector, study_charts, words
-from specdec.view.facts import TextOf, visible
+from specdec.view.facts import TextOf
 from specdec.view.tree import slices, wrapped_picture
 
 TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
@@ -129,16 +129,15 @@ def _draw_inspector(rounds: tuple[RoundResult, ...], text_of: TextOf) -> None:
 
 
 def _draw_sides(result: RoundResult, text_of: TextOf) -> None:
-    records = {record.position: record for record in inspector.places(result)}
-    rejected = [p for p, r in records.items() if r.status is TokenStatus.REJECTED]
-    position = st.pills(
-        "Position",
-        list(records),
-        default=(rejected or list(records))[-1],
-        required=True,
-        format_func=lambda p: f"{p + 1}: {visible(text_of(records[p].token_id))}",
-        key=f"position_{result.round}",
-        help="Whose candidates are compared: the output positions that this round was about.",
+    all_spots = inspector.spots(result)
+    chosen = st.selectbox(
+        "Place",
+        range(len(all_spots)),
+        inspector.default_spot(result),
+        format_func=lambda index: inspector.spot_label(result, all_spots[index], text_of),
+        key=f"spot_{result.round}",
+        help="Where a token was to come next: its position in the output, and what competed for "
+        "it. In a tree, a place is given by the token that it comes after.",
     )
     of = (
         "the models' own probabilities (at temperature 0 those tested are 0 or 1)"
@@ -149,7 +148,7 @@ def _draw_sides(result: RoundResult, text_of: TextOf) -> None:
         "Draft against target",
         f"The likeliest tokens of both sides at this position: {of}. Residual: max(0, p − q), made "
         "to sum to 1 over the whole vocabulary, from which the resampled token was drawn.",
-        study_charts.sides_data(inspector.bars(result, position, text_of)),
+        study_charts.sides_data(inspector.bars(result, all_spots[chosen], text_of)),
         study_charts.sides_spec(),
         "Probabilities of the likeliest tokens, by draft and by target",
         height_px=320,
@@ -164,6 +163,7 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
         placeholder="–",
         column_config={
             "place": number("#", help="Place in the round."),
+            "after": "After" if result.num_drafted > result.depth else None,
             "token": "Token",
             "draft_prob": number("q", format="%.4f", help="Probability it was drafted with."),
             "target_prob": number("p", format="%.4f", help="The target's probability of it."),

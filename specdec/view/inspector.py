@@ -29,6 +29,7 @@ class CandidateRow:
     """One line of the table of candidates; None where there was no test."""
 
     place: int
+    after: str
     token: str
     draft_prob: float | None
     target_prob: float | None
@@ -44,6 +45,9 @@ def candidate_rows(result: RoundResult, text_of: TextOf) -> list[CandidateRow]:
     return [
         CandidateRow(
             place=record.position - result.position + 1,
+            after=visible(text_of(result.candidates[record.parent].token_id))
+            if record.parent >= 0
+            else "",
             token=visible(text_of(record.token_id)),
             draft_prob=record.draft_prob,
             target_prob=record.target_prob,
@@ -199,34 +203,77 @@ def _residual_mass(result: RoundResult) -> float | None:
     return None if expected is None else max(0.0, 1.0 - expected)
 
 
-def places(result: RoundResult) -> list[TokenRecord]:
-    """Return one record per position of the round that the target had a say on."""
-    records: dict[int, TokenRecord] = {}
-    for record in (*result.candidates, *([result.final] if result.final else [])):
-        records.setdefault(record.position, record)
-    return list(records.values())
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place of the round's tree where one token was to come next: what competed for it.
 
-
-def bars(result: RoundResult, position: int, text_of: TextOf) -> list[Bar]:
-    """Return p against q over both sides' likeliest tokens at an output position.
-
-    At temperature 0 the tested probabilities are 0 and 1, so the models' own are given. The
-    residual is given where one candidate was rejected by itself, normalised over the whole
-    vocabulary; what several siblings or a block leave depends on more than is kept.
+    Attributes:
+        parent: the candidate that it comes after, −1 for the text before the round.
+        position: in the output, counted from 0.
+        records: the siblings, in the order of their tests, and the final token if it stands here.
     """
-    here = [
-        record
-        for record in (*result.candidates, *([result.final] if result.final else []))
-        if record.position == position
+
+    parent: int
+    position: int
+    records: tuple[TokenRecord, ...]
+
+
+def spots(result: RoundResult) -> list[Spot]:
+    """Return every place of the round's tree, by position, those of the walk first."""
+    found: dict[int, list[TokenRecord]] = {}
+    for record in (*result.candidates, *([result.final] if result.final else [])):
+        found.setdefault(record.parent, []).append(record)
+    made = [Spot(parent, here[0].position, tuple(here)) for parent, here in found.items()]
+    return sorted(made, key=lambda spot: (spot.position, not _was_reached(result, spot.parent)))
+
+
+def _was_reached(result: RoundResult, parent: int) -> bool:
+    return parent < 0 or result.candidates[parent].status is TokenStatus.ACCEPTED
+
+
+def spot_label(result: RoundResult, spot: Spot, text_of: TextOf) -> str:
+    """Return a spot in a few words: its position, in a tree what it comes after, and its tokens."""
+
+    def text(record: TokenRecord) -> str:
+        return visible(text_of(record.token_id))
+
+    after = ""
+    if spot.parent >= 0 and result.num_drafted > result.depth:
+        after = f" after {text(result.candidates[spot.parent])}"
+    tokens = dict.fromkeys(map(text, spot.records))
+    return f"{spot.position + 1}{after}: {' | '.join(tokens)}"
+
+
+def default_spot(result: RoundResult) -> int:
+    """Return the place in `spots` worth looking at first: where the walk ended in a rejection."""
+    all_spots = spots(result)
+    ends = [
+        index
+        for index, spot in enumerate(all_spots)
+        if any(record in _rejected_before(result) for record in spot.records)
     ]
+    reached = [i for i, spot in enumerate(all_spots) if _was_reached(result, spot.parent)]
+    return (ends or reached)[-1]
+
+
+def bars(result: RoundResult, spot: Spot, text_of: TextOf) -> list[Bar]:
+    """Return p against q over both sides' likeliest tokens at a spot.
+
+    q is what the first of the siblings was drawn from. At temperature 0 the tested probabilities
+    are 0 and 1, so the models' own are given. The residual is given where one candidate was
+    rejected by itself, normalised over the whole vocabulary; what several siblings or a block leave
+    depends on more than is kept.
+    """
+    here = spot.records
     probs: dict[int, tuple[float | None, float | None]] = {}
     for record in here:
         for top in record.top_tokens:
-            probs[top.token_id] = (
+            shown = (
                 (_exp(top.draft_logprob), _exp(top.target_logprob))
                 if result.temperature == 0
                 else (top.draft_prob, top.target_prob)
             )
+            probs.setdefault(top.token_id, shown)
     for record in here:
         if record.token_id not in probs:
             probs[record.token_id] = (

@@ -57,17 +57,18 @@ def test_a_round_of_plain_decoding_has_a_story_too(tmp_path):
     result = greedy_rounds(tmp_path, 0, NoDrafter())[0]
     told = list(inspector.steps(result, text_of))
     assert told[0].startswith("Nothing was drafted")
-    assert inspector.bars(result, result.position, text_of)
+    assert inspector.bars(result, inspector.spots(result)[0], text_of)
 
 
 def test_the_residual_of_the_bars_is_what_target_wants_and_draft_under_rated(rounds):
     seen = 0
     for result in rounds:
         rejected = [c for c in result.candidates if c.status is TokenStatus.REJECTED]
-        for record in inspector.places(result):
-            bars = inspector.bars(result, record.position, text_of)
+        for spot in inspector.spots(result):
+            bars = inspector.bars(result, spot, text_of)
             with_residual = [bar for bar in bars if bar.residual_prob is not None]
-            if record not in rejected:
+            [record] = [one for one in spot.records if one in rejected] or [None]
+            if record is None:
                 assert not with_residual
                 continue
             seen += len(with_residual)
@@ -98,7 +99,10 @@ def test_the_residual_is_the_one_worked_out_by_hand(rounds):
         top_tokens=likeliest,
     )
     result = replace(rounds[0], candidates=(rejected,), final=None, temperature=1.0)
-    residual = {bar.token: bar.residual_prob for bar in inspector.bars(result, 0, text_of)}
+    residual = {
+        bar.token: bar.residual_prob
+        for bar in inspector.bars(result, inspector.spots(result)[0], text_of)
+    }
     assert residual == pytest.approx({"t1": 0.0, "t2": 0.5, "t3": 0.5})
 
 
@@ -135,7 +139,9 @@ def test_a_residual_that_is_not_max_p_minus_q_is_not_shown(rounds, change):
         temperature=1.0,
         rule="block" if change == "a block" else "token",
     )
-    assert {bar.residual_prob for bar in inspector.bars(result, 0, text_of)} == {None}
+    assert {
+        bar.residual_prob for bar in inspector.bars(result, inspector.spots(result)[0], text_of)
+    } == {None}
     told = " ".join(inspector.steps(result, text_of))
     assert "max(0, p − q)" not in told
     said = {
@@ -144,6 +150,40 @@ def test_a_residual_that_is_not_max_p_minus_q_is_not_shown(rounds, change):
         "an elder of an accepted one": "A whole path passed",
     }
     assert said[change] in told
+
+
+def test_siblings_do_not_mix(rounds):
+    """A tree of two: below each first token another one; each place shows its own."""
+
+    def token(token_id, parent, position, status):
+        top = (TopToken(token_id, 0.5, 0.4, None, None),)
+        return TokenRecord(token_id, parent, position, status, 0.5, 0.4, top_tokens=top)
+
+    fell, passed, unseen = TokenStatus.REJECTED, TokenStatus.ACCEPTED, TokenStatus.DISCARDED
+    candidates = (
+        token(1, -1, 0, fell),
+        token(2, -1, 0, passed),
+        token(3, 0, 1, unseen),
+        token(4, 1, 1, fell),
+    )
+    final = TokenRecord(5, 1, 1, TokenStatus.RESAMPLED, target_prob=0.3)
+    result = replace(
+        rounds[0], position=0, candidates=candidates, final=final, emitted=(2, 5), temperature=1.0
+    )
+    found = inspector.spots(result)
+    assert [(spot.parent, [r.token_id for r in spot.records]) for spot in found] == [
+        (-1, [1, 2]),
+        (1, [4, 5]),
+        (0, [3]),
+    ]
+    assert inspector.default_spot(result) == 1
+    shown = [{bar.token for bar in inspector.bars(result, spot, text_of)} for spot in found]
+    assert shown == [{"t1", "t2"}, {"t4", "t5"}, {"t3"}]
+    labels = [inspector.spot_label(result, spot, text_of) for spot in found]
+    assert labels == ["1: t1 | t2", "2 after t2: t4 | t5", "2 after t1: t3"]
+    assert [row.after for row in inspector.candidate_rows(result, text_of)] == [
+        *("", "", "t1", "t2", "t2")
+    ]
 
 
 def test_the_table_has_one_line_for_each_candidate_and_one_for_the_final_token(rounds):
@@ -163,12 +203,15 @@ def test_no_run_that_a_file_can_hold_is_too_strange_to_be_told(run):
     for result in run.rounds:
         list(inspector.steps(result, run.token_text))
         inspector.candidate_rows(result, run.token_text)
-        for record in inspector.places(result):
-            inspector.bars(result, record.position, run.token_text)
+        for spot in inspector.spots(result):
+            inspector.bars(result, spot, run.token_text)
+            assert inspector.spot_label(result, spot, run.token_text)
 
 
 def test_a_log_probability_that_is_none_is_read_as_certainty(rounds):
     result = replace(rounds[0], temperature=0.0, candidates=(), final=rounds[0].final)
-    strange = replace(result, final=replace(result.final, target_logprob=1e308, top_tokens=()))
-    [bar] = inspector.bars(strange, strange.final.position, text_of)
+    strange = replace(
+        result, final=replace(result.final, parent=-1, target_logprob=1e308, top_tokens=())
+    )
+    [bar] = inspector.bars(strange, inspector.spots(strange)[-1], text_of)
     assert bar.target_prob == 1.0
