@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 SCENE_STYLE = """
-[data-testid=stMainBlockContainer] {padding: 0.6rem 1.25rem 2rem; max-width: none}
+[data-testid=stMainBlockContainer] {padding: 2.3rem 1.25rem 2rem; max-width: none}
 [data-testid=stMain] [data-testid=stVerticalBlock] {gap: 0.5rem}
-[data-testid=stHeader] {height: 0; min-height: 0}
-.st-key-masthead h3 {padding: 0; font-size: 1.15rem; white-space: nowrap}
-.st-key-masthead {min-height: 2.5rem}
+[data-testid=stHeader] {height: 2.2rem; min-height: 2.2rem}
 .status {display: flex; align-items: center; gap: 0.6rem; height: 1.6rem; overflow: hidden;
   font-size: 0.85rem}
 .status .state {padding: 0.1rem 0.5rem; border-radius: 0.4rem; font-weight: 600;
@@ -23,5 +21,6 @@ SCENE_STYLE = """
 @media (max-width: 640px) {
   .status {flex-wrap: wrap; height: auto} .status .legend {flex-wrap: wrap}
   .verdict {height: 3.2rem; white-space: normal}
+  .st-key-transport {height: auto !important; overflow: visible !important}
 }
 """
