@@ -18,9 +18,10 @@ SCENE_STYLE = """
 .status .legend {flex-wrap: nowrap; white-space: nowrap; gap: 0.2rem 0.8rem; font-size: 0.8rem}
 .verdict {height: 1.6rem; line-height: 1.6rem; font-weight: 600; white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis}
+.st-key-transport {height: 2.75rem}
 @media (max-width: 640px) {
   .status {flex-wrap: wrap; height: auto} .status .legend {flex-wrap: wrap}
   .verdict {height: 3.2rem; white-space: normal}
-  .st-key-transport {height: auto !important; overflow: visible !important}
+  .st-key-transport {height: auto}
 }
 """

@@ -15,7 +15,6 @@ from specdec.view.facts import TextOf
 from specdec.view.playback import Show
 
 PROMPT_CHARS = 110
-TRANSPORT_HEIGHT_PX = 44
 
 
 def current_run() -> LiveRun | None:
@@ -197,13 +196,7 @@ def step(beats: int) -> None:
 def draw_transport(num_shown: int, *, is_standing: bool) -> None:
     """Draw pause, a beat on or back, and the place in the run, in one line of fixed height."""
     show = current_show()
-    with st.container(
-        horizontal=True,
-        vertical_alignment="center",
-        key="transport",
-        height=TRANSPORT_HEIGHT_PX,
-        border=False,
-    ):
+    with st.container(horizontal=True, vertical_alignment="center", key="transport"):
         st.button(
             "Play" if show and show.is_paused else "Pause",
             key="pause",
