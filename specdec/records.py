@@ -84,7 +84,8 @@ class TokenRecord:
         draft_entropy: entropy of the draft's distribution at its position (nats).
         target_entropy: entropy of the target's distribution at its position (nats).
         top_tokens: the union of both sides' likeliest tokens at its position.
-        drafted_by: the member that proposed it, where the drafter has several.
+        drafted_by: the member that proposed it, where the drafter has several; of a mixture the
+            one that gave the token most of its probability.
     """
 
     token_id: int

@@ -46,7 +46,8 @@ class EnsembleDrafter(SeveralDrafters):
     """Draw a chain of tokens from the weighted mixture of two to four drafters.
 
     A member is asked for one token at a time, and only its distribution is used, so that any
-    drafter may be one. Members are not told what became of a draft: it is not theirs.
+    drafter may be one. Members are not told what became of a draft: it is not theirs. A token is
+    put down to the member that gave it most of its probability in the mixture.
     """
 
     sign = "+"
@@ -87,6 +88,7 @@ class EnsembleRun(DrafterRun):
         self._said = []
         drafted: list[int] = []
         distributions: list[Distribution | None] = []
+        drafted_by: list[str] = []
         sample_s = 0.0
         for _ in range(depth):
             said = [opinion.after(drafted) for opinion in opinions]
@@ -95,11 +97,13 @@ class EnsembleRun(DrafterRun):
             if law is None or (isinstance(law, Distribution) and budget.stops_at(law)):
                 break  # settled before anything is drawn
             drafted.append(law if isinstance(law, int) else sample(law.probs, rng))
+            drafted_by.append(self._members.names[backer(said, weights, drafted[-1])])
             distributions.append(None if isinstance(law, int) else law)
             self._said.append(said)
             sample_s += time.perf_counter() - began_s
         sample_s += sum(opinion.sample_s for opinion in opinions)
-        return Draft.chain(drafted, distributions, sample_s)
+        chain = Draft.chain(drafted, distributions, sample_s)
+        return replace(chain, drafted_by=tuple(drafted_by))
 
     def observe(self, draft: Draft, rows: Sequence[Distribution | None], verdict: Verdict) -> None:
         """Learn the weights of the next draft from what each member would have had accepted."""
@@ -210,6 +214,22 @@ def mix(said: Sequence[Law | None], weights: NDArray[np.float64], *, greedy: boo
         probs = (np.arange(probs.size) == probs.argmax()).astype(probs.dtype)
     # The members' own distributions (temperature 1) are mixed too, for the records to show.
     return replace(Distribution.from_probs(own_probs), probs=probs)
+
+
+def backer(said: Sequence[Law | None], weights: NDArray[np.float64], token_id: int) -> int:
+    """Return who gave the mixture most of a token's probability, of equals the first.
+
+    It is asked once the token is drawn, of what was said before, and so changes nothing.
+    """
+    shares = [
+        float(weight) * (0.0 if law is None else _prob_of(law, token_id))
+        for law, weight in zip(said, weights, strict=True)
+    ]
+    return shares.index(max(shares))
+
+
+def _prob_of(law: Law, token_id: int) -> float:
+    return float(law == token_id) if isinstance(law, int) else float(law.probs[token_id])
 
 
 def _passing(row: Distribution, law: Law) -> float:

@@ -14,13 +14,14 @@ from specdec.metrics import Totals
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
 from specdec.runs.run import Run
-from specdec.ui import panels, plain_decoding
+from specdec.ui import drafting, panels, plain_decoding
 from specdec.view import inspector, study_charts, words
 from specdec.view.facts import TextOf
 from specdec.view.tree import slices, wrapped_picture
 
-TABS = (ROUNDS, WORTH, RACE, LOSSLESSNESS) = (
+TABS = (ROUNDS, DRAFTING, WORTH, RACE, LOSSLESSNESS) = (
     "The whole tree, round by round",
+    "How far, and by whom",
     "Is it worth it here?",
     "Race",
     "Losslessness",
@@ -56,7 +57,8 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     if not run.rounds:
         return
     _turn_to(identity)
-    names = TABS if live else (ROUNDS, WORTH, LOSSLESSNESS)
+    shown = {RACE: live is not None, DRAFTING: drafting.has_something(run)}
+    names = [name for name in TABS if shown.get(name, True)]
     with st.container(key="study"):
         tabs = dict(zip(names, st.tabs(names, default=_wanted_tab(live)), strict=True))
     with tabs[ROUNDS]:
@@ -66,6 +68,9 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
         with inspected:
             _draw_inspector(run.rounds, run.token_text)
         _draw_candidates(run.rounds[int(st.session_state.round) - 1], run.token_text)
+    if DRAFTING in tabs:
+        with tabs[DRAFTING]:
+            drafting.draw(run)
     with tabs[WORTH]:
         _draw_worth(run, link)
     if live is not None:

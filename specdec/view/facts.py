@@ -32,6 +32,8 @@ def token_facts(record: TokenRecord, round_number: int, text_of: TextOf) -> str:
 def _lines(record: TokenRecord, round_number: int, text_of: TextOf) -> Iterator[str]:
     token = visible(text_of(record.token_id))
     yield f"“{token}” {record.status}, round {round_number}, position {record.position + 1}"
+    if record.drafted_by:
+        yield f"drafted by {record.drafted_by}"
     sides = [
         _side("draft q", record.draft_prob, record.draft_logprob),
         _side("target p", record.target_prob, record.target_logprob),

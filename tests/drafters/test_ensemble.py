@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from specdec.acceptance import Draft, verify
-from specdec.drafters.ensemble import EnsembleDrafter, mix
+from specdec.drafters.ensemble import EnsembleDrafter, backer, mix
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.engine import RoundSettings, generate
@@ -98,6 +98,26 @@ def test_of_point_masses_alone_the_one_with_most_weight_is_chosen() -> None:
     assert mix([7, 5, 7, None], weights, greedy=False) == 7
     assert mix([None] * 4, weights, greedy=False) is None
     assert mix([7, 5, None, 7], np.array([0.2, 0.5, 0.2, 0.1]), greedy=True) == 5
+
+
+def test_a_token_is_put_down_to_who_gave_it_most_of_its_probability() -> None:
+    one, two = distribution(np.array([0.5, 0.5, 0.0])), distribution(np.array([0.0, 0.2, 0.8]))
+    said, weights = [one, None, two, 1], np.array([0.1, 0.5, 0.3, 0.11])
+    assert [backer(said, weights, token_id) for token_id in range(VOCAB)] == [0, 3, 2]
+    assert backer([1, 1, None, None], np.full(4, 0.25), 1) == 0  # of equals the first
+
+
+def test_every_token_of_a_mixture_names_its_member() -> None:
+    members = [TableDrafter("one", lambda context: 1), TableDrafter("two", lambda context: 2)]
+    run, rng = EnsembleDrafter(members).start(PROMPT), np.random.default_rng(0)
+    draft = run.propose(PROMPT, Budget.chain(1), SAMPLER, rng)
+    assert draft.drafted_by == ("one",)
+    row = np.array([0.0, 0.0, 1.0])
+    for _ in range(3):
+        verdict = verify(draft, [row, None], rng)
+        run.observe(draft, [distribution(row), None], verdict)
+        draft = run.propose(PROMPT, Budget.chain(1), SAMPLER, rng)
+    assert (draft.token_ids, draft.drafted_by) == ((2,), ("two",))
 
 
 def test_the_draft_ends_before_a_token_that_the_policy_would_not_draw() -> None:

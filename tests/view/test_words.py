@@ -66,8 +66,10 @@ def test_the_facts_of_a_tested_token_show_the_test():
         uniform=0.6,
         draft_entropy=1.0,
         target_entropy=2.0,
+        drafted_by="suffix",
     )
     facts = token_facts(record, 3, {7: " the"}.__getitem__)
+    assert "drafted by suffix" in facts
     assert "“␣the” rejected, round 3, position 5" in facts
     assert "u = 0.600 ≥ min(1, p/q) = 0.200" in facts
     assert "draft q = 0.500 (log-probability -0.70) · target p = 0.100" in facts
