@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from pytest_httpserver import HTTPServer
@@ -164,7 +165,8 @@ def make(kept: Kept, recorder: Recorder | None = None) -> Run:
     with _server(recorder) as url:
         tokenizer = _load_local("target").tokenizer
         endpoint = Endpoint(name="lab", url=url, model="toy", protocol=kept.protocol)
-        remote = connect(endpoint, tokenizer)
+        with mock.patch("specdec.targets.server.reference._unseen", "Kept. {}".format):
+            remote = connect(endpoint, tokenizer)  # asks what no cache knows, and here always that
         served = LoadedModel(None, tokenizer, remote)
         return _make(
             config, kept, lambda name, backend: served if name == "@lab" else _load_local(name)
@@ -197,8 +199,6 @@ def _make(config: RunConfig, kept: Kept, load: Callable[[str, str], LoadedModel]
 
 
 def _pair(config: RunConfig, load: Callable[[str, str], LoadedModel]) -> Pair:
-    from unittest import mock
-
     if config.target != "@lab":
         return make_pair(config, load)
     with mock.patch("specdec.pair.find_endpoint", return_value=None):
