@@ -14,14 +14,15 @@ from specdec.metrics import Totals
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
 from specdec.runs.run import Run
-from specdec.ui import drafting, panels, plain_decoding
+from specdec.ui import attention, drafting, panels, plain_decoding
 from specdec.view import inspector, study_charts, words
 from specdec.view.facts import TextOf
 from specdec.view.tree import slices, wrapped_picture
 
-TABS = (ROUNDS, DRAFTING, WORTH, RACE, LOSSLESSNESS) = (
+TABS = (ROUNDS, DRAFTING, ATTENTION, WORTH, RACE, LOSSLESSNESS) = (
     "The whole tree, round by round",
     "How far, and by whom",
+    "Attention",
     "Is it worth it here?",
     "Race",
     "Losslessness",
@@ -71,6 +72,8 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     if DRAFTING in tabs:
         with tabs[DRAFTING]:
             drafting.draw(run)
+    with tabs[ATTENTION]:
+        attention.draw(run, identity)
     with tabs[WORTH]:
         _draw_worth(run, link)
     if live is not None:
@@ -83,7 +86,7 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
 def _turn_to(identity: str) -> None:
     if st.session_state.get("studied") != identity:
         st.session_state.studied = identity
-        for choice in ("round", "clicked", "stretch"):
+        for choice in ("round", "clicked", "stretch", "attention_round", "attention"):
             st.session_state.pop(choice, None)
 
 

@@ -13,7 +13,7 @@ from specdec.runs.moves import Move
 from specdec.view.charts import Data, Spec, bare_spec, empty_chart
 from specdec.view.palette import DRAFT_COLOR, OTHER_COLOR
 
-K_LINE, NODES, MOVES = "K, as decided", "tokens drafted", "moved, with its reason"
+K_LINE, NODES, MOVES = "K", "drafted", "moved"
 _KINDS = {K_LINE: DRAFT_COLOR, NODES: OTHER_COLOR, MOVES: "#f59e0b"}
 _COLUMNS = ["kind", "round", "left", "right", "tokens", "nodes", "why"]
 
@@ -22,7 +22,12 @@ _COLUMNS = ["kind", "round", "left", "right", "tokens", "nodes", "why"]
 def policy_spec() -> Spec:
     """Return bars of what was drafted, a step line of K over them, and a diamond at each move."""
     base = empty_chart(*_COLUMNS)
-    x = alt.X("round:Q").title("round").axis(tickMinStep=1, grid=False).scale(nice=False, padding=8)
+    x = (
+        alt.X("round:Q")
+        .title("round")
+        .axis(tickMinStep=1, grid=False)
+        .scale(zero=False, nice=False, padding=8)
+    )
     y = alt.Y("tokens:Q").title("tokens").axis(tickMinStep=1).scale(zero=True)
     color = (
         alt.Color("kind:N")
@@ -37,9 +42,10 @@ def policy_spec() -> Spec:
     bars = (
         base.mark_bar(opacity=0.3)
         .encode(
-            x=alt.X("left:Q").title("round"),
+            x=alt.X("left:Q"),
             x2="right:Q",
             y=alt.Y("nodes:Q"),
+            y2=alt.datum(0),
             color=color,
             tooltip=facts,
         )

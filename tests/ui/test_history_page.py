@@ -125,6 +125,7 @@ def test_a_saved_run_is_studied_like_one_that_has_just_ended(page, store, folder
     said = select(page, 1)
     assert [tab.label for tab in page.tabs] == [
         "The whole tree, round by round",
+        "Attention",
         "Is it worth it here?",
         "Losslessness",
     ]
