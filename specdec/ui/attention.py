@@ -116,7 +116,7 @@ def _draw_round(attention: Attention, text_of: TextOf) -> None:
             "token that looks. Struck through: not to be seen from there.",
         )
         parts = pictures.shares(attention, weights).items()
-        told = ", ".join(f"{words.percent(share)} {name}" for name, share in parts)
+        told = ", ".join(f"{words.percent(share)} to {name}" for name, share in parts)
         st.caption(words.plain(f"Of all it gave: {told}."))
         with st.container(height=240, border=True):
             st.html(before)
@@ -126,9 +126,9 @@ def _draw_round(attention: Attention, text_of: TextOf) -> None:
     with mask:
         panels.draw_chart(
             "Tree mask",
-            "One row per token that was fed: it sees the text before the tree, its own ancestors "
-            "and itself, and no sibling. Numbers count from the first token of the tree, which is "
-            f"1; of the text the last {pictures.MAX_TEXT_COLUMNS} tokens are drawn.",
+            "One row per token fed: it sees the text before the tree and its path, that is "
+            "its ancestors and itself, but no sibling. Numbers count from the first token of the "
+            f"tree, which is 1; of the text the last {pictures.MAX_TEXT_COLUMNS} tokens are drawn.",
             pictures.mask_data(attention, text_of),
             pictures.mask_spec(),
             "Which tokens of the text and of the tree each token of the tree sees",

@@ -18,7 +18,7 @@ from specdec.view.palette import DRAFT_COLOR, VERIFY_COLOR
 
 MAX_TEXT_COLUMNS = 16
 """How many of the tokens before the tree the picture of the mask has columns for."""
-TEXT, PATH, HIDDEN = "text before", "its path and itself", "not seen"
+TEXT, PATH, HIDDEN = "text", "path", "not seen"
 _KINDS = {TEXT: VERIFY_COLOR, PATH: DRAFT_COLOR, HIDDEN: "#80849526"}
 _COLUMNS = ["row", "column", "node", "slot", "kind"]
 _SHADE = "139, 92, 246"  # DRAFT_COLOR, which text can be read on in either theme
@@ -50,7 +50,10 @@ def mask_spec() -> Spec:
         .sort(field="column")
         .title("seen")
         .axis(labelAngle=-60, labelLimit=70, ticks=False, labelOverlap=False),
-        y=alt.Y("node:O").sort(field="row").title("looks").axis(labelLimit=120, ticks=False),
+        y=alt.Y("node:O")
+        .sort(field="row")
+        .title("looks")
+        .axis(labelLimit=120, ticks=False, labelOverlap=False),
         color=alt.Color("kind:N")
         .scale(domain=list(_KINDS), range=list(_KINDS.values()))
         .legend(orient="top", title=None, symbolSize=60),
