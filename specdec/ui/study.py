@@ -235,6 +235,10 @@ def _draw_audit(run: Run, live: LiveRun | None) -> None:
         f"**Guarantee of this target:** {words.plain(run.exactness)}.",
         help="What the output law is, if every piece works as it should; the checks below look.",
     )
+    st.caption(
+        "The rule itself is proven by enumeration; on real weights `python -m benchmarks.law` "
+        "compares what is written with the exact law, for every way of drafting."
+    )
     if any(result.temperature > 0 for result in run.rounds):
         _draw_acceptance_check(run.rounds)
     elif live is None:
