@@ -121,7 +121,7 @@ def reason(prediction: Forecast) -> str:
     link = f" and {1e3 * costs.link_s:.0f} ms of network" if costs.link_s > 0 else ""
     why = (
         f"a call of the target costs {1e3 * costs.call_s:.0f} ms{link}, so a first drafted token "
-        f"saves {saved_ms:.0f} ms on average ({100 * first:.0f} % are accepted) and costs "
+        f"saves {saved_ms:.0f} ms on average ({100 * first:.1f} % are accepted) and costs "
         f"{price_ms:.0f} ms to draft and check"
     )
     if best == 0:

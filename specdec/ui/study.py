@@ -61,11 +61,14 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     shown = {RACE: live is not None, DRAFTING: drafting.has_something(run)}
     names = [name for name in TABS if shown.get(name, True)]
     with st.container(key="study"):
-        tabs = dict(zip(names, st.tabs(names, default=_wanted_tab(live)), strict=True))
+        _open_tab(_wanted_tab(live))
+        shown = st.tabs(names, key="study_tab", on_change="rerun")
+        tabs = dict(zip(names, shown, strict=True))
     with tabs[ROUNDS]:
         tree, inspected = st.columns([3, 2], gap="medium")
         with tree:
-            _draw_tree(run, identity)
+            if tabs[ROUNDS].open:  # a canvas that nobody sees has no size to fit the tree to
+                _draw_tree(run, identity)
         with inspected:
             _draw_inspector(run.rounds, run.token_text)
         _draw_candidates(run.rounds[int(st.session_state.round) - 1], run.token_text)
@@ -86,8 +89,21 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
 def _turn_to(identity: str) -> None:
     if st.session_state.get("studied") != identity:
         st.session_state.studied = identity
-        for choice in ("round", "clicked", "stretch", "attention_round", "attention"):
+        for choice in (
+            "round",
+            "clicked",
+            "stretch",
+            "attention_round",
+            "attention",
+            "opened_tab",
+        ):
             st.session_state.pop(choice, None)
+
+
+def _open_tab(wanted: str) -> None:
+    """Open a tab that is newly wanted; otherwise the visitor's choice stands."""
+    if st.session_state.get("opened_tab") != wanted:
+        st.session_state.opened_tab = st.session_state.study_tab = wanted
 
 
 def _wanted_tab(live: LiveRun | None) -> str:
@@ -270,9 +286,9 @@ def _draw_acceptance_check(rounds: tuple[RoundResult, ...]) -> None:
         st.caption("Nothing was drafted in this run, so there were no tests to check.")
         return
     found = (
-        f"{check.num_tests} tests: {100 * check.observed:.1f} % of the drafted tokens passed; "
-        f"expected {100 * check.expected:.1f} %, with a 95 % band from {100 * check.low:.1f} to "
-        f"{100 * check.high:.1f} %."
+        f"{check.num_tests} tests: {words.percent(check.observed)} of the drafted tokens passed; "
+        f"expected {words.percent(check.expected)}, with a 95 % band from "
+        f"{words.percent(check.low)} to {words.percent(check.high)}."
     )
     if check.is_inside:
         st.success(f"Inside the band. {words.plain(found)}", icon=":material/check_circle:")

@@ -19,6 +19,7 @@ from specdec.metrics import Baseline
 from specdec.records import RoundResult, RunSummary
 from specdec.view.palette import DRAFT_COLOR, LINK_COLOR, OTHER_COLOR, VERIFY_COLOR
 from specdec.view.run_view import Point
+from specdec.view.words import percent
 
 Spec = dict[str, Any]
 Data = pd.DataFrame
@@ -75,7 +76,7 @@ def gauge_data(rate: float | None) -> Data:
     """Return the two arcs of the gauge and what is written in its middle."""
     share = 0.0 if rate is None else rate
     color = PREDICTED_COLOR if rate is None else gauge_color(share)
-    text = "–" if rate is None else f"{share:.0%}".replace("%", " %")
+    text = percent(rate)
     return pd.DataFrame(
         {
             "slot": [0, 1],

@@ -10,16 +10,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from specdec.records import TokenStatus
 from specdec.view.palette import LOOKS, SHADOW_TEXT
-from specdec.view.text import WORD_JOINER
+from specdec.view.text import PICTURE_PX, WORD_JOINER
 from specdec.view.tree import Picture, TreeNode
 
-COLUMN_UNITS, LANE_UNITS, ROW_GAP_UNITS = 84, 76, 20
+COLUMN_UNITS, ROW_GAP_UNITS = 84, 20
+LABEL_PX = 16
+"""How high a label is at least, where a picture is `PICTURE_PX` wide."""
 _EDGE_COLOR = "#94a3b8"
-_FONT_UNITS = 22
+_MIN_FONT_UNITS, _NODE_UNITS, _LETTER_SHARE = 24, 48, 0.5
+"""A label's least size, the room of a node above it, and a letter's width by its height."""
+_NARROW_CHARS = 5
+"""Where fewer letters fit between two columns, every other label stands a line lower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +43,9 @@ UNKNOWN_INK = Ink(SHADOW_TEXT, "rgba(0,0,0,0)")
 
 def graph_data(picture: Picture, ink: Ink, *, clickable: bool = False) -> str:
     """Return the nodes and edges of `picture` as the JSON that the component takes."""
+    grid = _Grid.of(picture)
     tops = _row_tops(picture)
-    nodes = [_vis_node(node, tops[node.row], ink, clickable) for node in picture.nodes]
+    nodes = [_vis_node(node, tops[node.row], grid, ink, clickable) for node in picture.nodes]
     drawn = {node.id: node for node in picture.nodes}
     edges = [_vis_edge(node) for node in picture.nodes if node.parent in drawn]
     return json.dumps({"nodes": [*nodes, *_anchors(picture, tops)], "edges": edges})
@@ -67,30 +74,66 @@ def graph_config(picture: Picture, height_px: int, *, clickable: bool = False) -
     )
 
 
-def picture_height_px(picture: Picture, width_px: int = 730) -> int:
+def picture_height_px(picture: Picture, width_px: int = PICTURE_PX) -> int:
     """Return the height at which a picture that fills `width_px` is seen whole."""
-    units = sum(picture.lanes_per_row) * LANE_UNITS + len(picture.lanes_per_row) * ROW_GAP_UNITS
-    return round(units * width_px / ((picture.num_columns + 1.5) * COLUMN_UNITS)) + 20
+    lanes, rows = sum(picture.lanes_per_row), len(picture.lanes_per_row)
+    units = lanes * _Grid.of(picture).lane_units + rows * ROW_GAP_UNITS
+    return round(units * width_px / _width_units(picture)) + 20
+
+
+def _width_units(picture: Picture) -> float:
+    return (picture.num_columns + 1.5) * COLUMN_UNITS
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Sizes in a picture's own units: the more columns, the larger are letters, to stay readable.
+
+    `max_chars` is what fits between the labels beside, in one line or, if `is_staggered`, in two.
+    """
+
+    font_units: int
+    lane_units: int
+    max_chars: int
+    is_staggered: bool
+
+    @classmethod
+    def of(cls, picture: Picture) -> _Grid:
+        font = max(_MIN_FONT_UNITS, ceil(LABEL_PX * _width_units(picture) / PICTURE_PX))
+        fitting = COLUMN_UNITS / (_LETTER_SHARE * font)
+        is_staggered = fitting < _NARROW_CHARS
+        lines = 2 if is_staggered else 1
+        return cls(font, _NODE_UNITS + lines * font, int(lines * fitting), is_staggered)
+
+    def fitted(self, label: str) -> str:
+        """Return a label cut to what fits; the count behind a cut branch is kept."""
+        text, gap, count = label.partition("  +")
+        shown = text if len(text) <= self.max_chars else text[: self.max_chars - 1] + "…"
+        return shown + gap + count
+
+    def drop_units(self, column: int) -> int:
+        """Return how far below its usual place a label stands."""
+        return self.font_units if self.is_staggered and column % 2 else 0
 
 
 def _row_tops(picture: Picture) -> list[int]:
-    tops, top = [], 0
+    tops, top, lane_units = [], 0, _Grid.of(picture).lane_units
     for lanes in picture.lanes_per_row:
         tops.append(top)
-        top += lanes * LANE_UNITS + ROW_GAP_UNITS
+        top += lanes * lane_units + ROW_GAP_UNITS
     return tops
 
 
-def _vis_node(node: TreeNode, top: int, ink: Ink, clickable: bool) -> dict[str, Any]:
+def _vis_node(node: TreeNode, top: int, grid: _Grid, ink: Ink, clickable: bool) -> dict[str, Any]:
     look = LOOKS.get(node.status) if node.status else None
     color = look.color if look else SHADOW_TEXT
     hollow = node.status in (TokenStatus.DISCARDED, TokenStatus.PENDING)
     vis: dict[str, Any] = {
         "id": node.id,
         "x": node.column * COLUMN_UNITS,
-        "y": top + node.lane * LANE_UNITS,
+        "y": top + node.lane * grid.lane_units,
         "fixed": True,
-        "label": node.label,
+        "label": grid.fitted(node.label),
         "shape": look.shape if look else "dot",
         "size": round(node.size, 1),
         "opacity": round(node.opacity, 2),
@@ -100,8 +143,8 @@ def _vis_node(node: TreeNode, top: int, ink: Ink, clickable: bool) -> dict[str, 
         "shapeProperties": {"borderDashes": [4, 4] if hollow else False},
         "font": {
             "color": ink.text,
-            "size": _FONT_UNITS,
-            "vadjust": -4,
+            "size": grid.font_units,
+            "vadjust": grid.drop_units(node.column) - 4,
             "strokeWidth": 5,
             "strokeColor": ink.paper,
         },
@@ -137,8 +180,9 @@ def _vis_edge(node: TreeNode) -> dict[str, Any]:
 def _anchors(picture: Picture, tops: list[int]) -> list[dict[str, Any]]:
     """Return two invisible nodes at the corners: the view is fitted to them once, at the start."""
     right = (picture.num_columns - 0.5) * COLUMN_UNITS
-    bottom = tops[-1] + (picture.lanes_per_row[-1] - 1) * LANE_UNITS + LANE_UNITS // 2
-    corners = [(-1.5 * COLUMN_UNITS, -LANE_UNITS // 2), (right, bottom)]
+    lane = _Grid.of(picture).lane_units
+    bottom = tops[-1] + (picture.lanes_per_row[-1] - 1) * lane + lane // 2
+    corners = [(-1.5 * COLUMN_UNITS, -lane // 2), (right, bottom)]
     return [
         {
             "id": f"corner{index}",

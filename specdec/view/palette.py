@@ -13,12 +13,17 @@ from specdec.records import TokenStatus
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The signs of one status: `shape` is vis-network's, `glyph` its likeness in text."""
+    """The signs of one status: `shape` is vis-network's, `glyph` its likeness in text.
+
+    `tint` is how strongly the text behind it is coloured, in hexadecimal: what the target decided
+    itself looks like text, with no more than its `underline`.
+    """
 
     color: str
     shape: str
     glyph: str
     underline: str
+    tint: str
     meaning: str
 
 
@@ -28,6 +33,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "square",
         "■",
         "dashed",
+        "2e",
         "drafted, and the target has not answered yet",
     ),
     TokenStatus.ACCEPTED: Look(
@@ -35,6 +41,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "dot",
         "●",
         "solid",
+        "2e",
         "drafted, and it passed the target's test: it is output",
     ),
     TokenStatus.REJECTED: Look(
@@ -42,6 +49,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "triangleDown",
         "▼",
         "line-through",
+        "2e",
         "drafted, and it failed the target's test: it is dropped with all that follows it",
     ),
     TokenStatus.RESAMPLED: Look(
@@ -49,6 +57,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "diamond",
         "◆",
         "dotted",
+        "00",
         "drawn by the target in place of a rejected token, from what the draft under-rated",
     ),
     TokenStatus.BONUS: Look(
@@ -56,6 +65,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "star",
         "★",
         "double",
+        "00",
         "drawn by the target after a fully accepted draft, for free",
     ),
     TokenStatus.DISCARDED: Look(
@@ -63,6 +73,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
         "dot",
         "○",
         "dotted",
+        "2e",
         "drafted but never tested, because one before it was rejected",
     ),
 }

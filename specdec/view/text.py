@@ -19,6 +19,8 @@ from specdec.view.palette import LOOKS, SHADOW_TEXT
 CHUNK_TOKENS = 100
 SHOWN_CONTROLS = {code: sign for code, sign in CONTROL_PICTURES.items() if chr(code) not in "\n\t"}
 WORD_JOINER = "\u2060"
+PICTURE_PX = 620
+"""How wide a tree is drawn at least: about its column's width on a small laptop."""
 HALF_CHARACTER = "\\x"
 """How the display text of a token begins whose bytes are only a part of a character."""
 
@@ -122,8 +124,8 @@ def _status_rules() -> str:
         line = "line-through" if look.underline == "line-through" else "underline"
         style = "solid" if look.underline == "line-through" else look.underline
         rules.append(
-            f".tk.{status}{{background:{look.color}2e;"
-            f"text-decoration:{line} {style} {look.color} 2px}}"
+            f".tk.{status}{{background:{look.color}{look.tint};"
+            f"text-decoration:{line} {style} {look.color} 1px}}"
         )
     return "\n".join(rules)
 
@@ -148,7 +150,7 @@ STYLE = f"""
   background: Canvas; color: CanvasText; pointer-events: none; z-index: 10}}
 .st-key-answer:has(.tk:hover) .tk:focus-within:not(:hover)::after {{display: none}}
 .st-key-live_tree, .st-key-final_tree {{overflow-x: auto}}
-.st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: 620px}}
+.st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: {PICTURE_PX}px}}
 .st-key-race_1 .tk {{background: none; text-decoration: none}}
 .legend {{display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.85rem}}
 .legend .sign {{cursor: help}}

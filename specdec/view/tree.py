@@ -60,14 +60,13 @@ def node_size(entropy: float | None) -> float:
 def node_opacity(record: TokenRecord) -> float:
     """Return 0.4 to 1 for an acceptance probability of 0 to 1; full where nothing was tested.
 
-    A rejected token is never fainter than 0.75: a bold wrong guess is what one should see.
+    A rejected token is full too: a bold wrong guess must not be the faintest thing to be seen.
     """
     if record.status is TokenStatus.DISCARDED:
         return 0.4
-    if record.acceptance_prob is None:
+    if record.status is TokenStatus.REJECTED or record.acceptance_prob is None:
         return 1.0
-    faintest = 0.75 if record.status is TokenStatus.REJECTED else 0.4
-    return faintest + (1.0 - faintest) * record.acceptance_prob
+    return 0.4 + 0.6 * record.acceptance_prob
 
 
 def short_label(text: str) -> str:

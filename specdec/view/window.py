@@ -25,9 +25,9 @@ from specdec.view.tree import (
     round_nodes,
 )
 
-MIN_WINDOW_COLUMNS = 13
+MIN_WINDOW_COLUMNS = 10
 WINDOW_LANES = 3
-PAGE_MARGIN_COLUMNS = 6
+PAGE_MARGIN_COLUMNS = 5
 """What a page is wider than the deepest draft: some output before it, and the next final token."""
 
 

@@ -24,7 +24,7 @@ def plain(text: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
+    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def state_word(phase: Phase, *, is_comparing: bool = False) -> tuple[str, str]:

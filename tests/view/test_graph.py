@@ -7,8 +7,16 @@ import json
 import pytest
 
 from specdec.records import RoundResult
-from specdec.view.graph import INKS, graph_config, graph_data, picture_height_px
-from specdec.view.tree import wrapped_picture
+from specdec.view.graph import (
+    COLUMN_UNITS,
+    INKS,
+    LABEL_PX,
+    graph_config,
+    graph_data,
+    picture_height_px,
+)
+from specdec.view.text import PICTURE_PX
+from specdec.view.tree import Picture, lead, wrapped_picture
 from specdec.view.window import live_picture
 from tests.made_runs import tiny_events
 
@@ -73,3 +81,20 @@ def test_a_taller_picture_gets_more_room(rounds):
     one = wrapped_picture(rounds, str, range(2))
     all_rows = wrapped_picture(rounds, str, range(len(rounds)))
     assert picture_height_px(all_rows) > picture_height_px(one) > 0
+
+
+@pytest.mark.parametrize("num_columns", [8, 10, 13, 14, 22, 28])
+def test_labels_can_be_read_at_any_width_and_do_not_touch(num_columns):
+    word = "internationally"
+    nodes = (lead("a", word, 0), lead("b", word + "  +12", 1), lead("c", word, 2))
+    data = json.loads(graph_data(Picture(nodes, num_columns, (4,)), INKS["light"]))
+    one, beside, next_but_one, left, right = data["nodes"]
+    scale = PICTURE_PX / (right["x"] - left["x"] + COLUMN_UNITS / 2)
+    size = one["font"]["size"]
+    assert size * scale >= LABEL_PX
+    lower = beside["font"]["vadjust"] - one["font"]["vadjust"]
+    assert lower in (0, size)
+    assert next_but_one["font"]["vadjust"] == one["font"]["vadjust"]
+    assert beside["label"].endswith("…  +12")
+    assert len(one["label"]) >= 5
+    assert len(one["label"]) * size / 2 <= COLUMN_UNITS * (2 if lower else 1)
