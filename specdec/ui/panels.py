@@ -181,7 +181,7 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     rate = stats.draft_acceptance_rate if stats else None
     emulated = " The link is emulated: a real wait around every call." * (link == "emulated")
     gauge = _packed(
-        "Acceptance",
+        "Acceptance, last 50 rounds",
         "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
         "yellow from 50 %, red below.",
         charts.gauge_data(rate),
@@ -194,7 +194,7 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
         "Tokens per second of this run over those of plain decoding by the same target, both "
         "measured on this machine: over the same link (one call per token crosses it), and by "
         f"the target where it is, without the link. Reading the prompt is in neither.{emulated}",
-        charts.speedup_data(stats.tokens_per_s if stats else None, baseline, bool(link)),
+        charts.speedup_data(view.summary.tokens_per_s, baseline, bool(link)),
         charts.speedup_spec(),
         "Speed-up against plain decoding",
     )

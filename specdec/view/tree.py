@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from specdec.records import RoundResult, TokenRecord, TokenStatus
 from specdec.view.facts import TextOf, token_facts, visible
 
-COLUMNS_PER_ROW = 12
+COLUMNS_PER_ROW = 9
 MAX_NODES = 600
 LABEL_CHARS = 8
 ROOT = "prompt"
