@@ -62,8 +62,8 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     names = [name for name in TABS if shown.get(name, True)]
     with st.container(key="study"):
         _open_tab(_wanted_tab(live))
-        shown = st.tabs(names, key="study_tab", on_change="rerun")
-        tabs = dict(zip(names, shown, strict=True))
+        drawn = st.tabs(names, key="study_tab", on_change="rerun")
+        tabs = dict(zip(names, drawn, strict=True))
     with tabs[ROUNDS]:
         tree, inspected = st.columns([3, 2], gap="medium")
         with tree:
