@@ -24,6 +24,8 @@ LABEL_PX = 16
 _EDGE_COLOR = "#94a3b8"
 _MIN_FONT_UNITS, _NODE_UNITS, _LETTER_SHARE = 24, 48, 0.5
 """A label's least size, the room of a node above it, and a letter's width by its height."""
+_FITTING_SHARE = 1.1
+"""vis-network fits a picture with a tenth of its size around it."""
 _NARROW_CHARS = 5
 """Where fewer letters fit between two columns, every other label stands a line lower."""
 
@@ -78,12 +80,12 @@ def picture_height_px(picture: Picture, width_px: int = PICTURE_PX) -> int:
     """Return the height at which a picture that fills `width_px` is seen whole."""
     lanes, rows = sum(picture.lanes_per_row), len(picture.lanes_per_row)
     units = lanes * _Grid.of(picture).lane_units + rows * ROW_GAP_UNITS
-    return round(units * width_px / _width_units(picture)) + 20
+    return round(_FITTING_SHARE * units * width_px / _width_units(picture)) + 20
 
 
 def _width_units(picture: Picture) -> float:
-    """Return what is fitted into the width: between the corners, and a tenth that vis adds."""
-    return 1.1 * (picture.num_columns + 1) * COLUMN_UNITS
+    """Return what is fitted into the width: what is between the corners, with room around."""
+    return _FITTING_SHARE * (picture.num_columns + 1) * COLUMN_UNITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,9 @@ def test_labels_can_be_read_at_any_width_and_do_not_touch(num_columns):
     nodes = (lead("a", word, 0), lead("b", word + "  +12", 1), lead("c", word, 2))
     data = json.loads(graph_data(Picture(nodes, num_columns, (4,)), INKS["light"]))
     one, beside, next_but_one, left, right = data["nodes"]
-    scale = PICTURE_PX / (1.1 * (right["x"] - left["x"]))  # as vis-network fits it
+    height_px = picture_height_px(Picture(nodes, num_columns, (4,)))
+    wide, high = right["x"] - left["x"], right["y"] - left["y"]
+    scale = min(PICTURE_PX / (1.1 * wide), height_px / (1.1 * high))  # as vis-network fits it
     size = one["font"]["size"]
     assert size * scale >= LABEL_PX
     lower = beside["font"]["vadjust"] - one["font"]["vadjust"]
