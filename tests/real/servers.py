@@ -14,7 +14,11 @@ import pytest
 import requests
 from safetensors.numpy import load_file, save_file
 
+from specdec.drafters.base import Drafter
+from specdec.drafters.translated import make_model_drafter
+from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
+from specdec.targets.server.remote import RemoteTarget
 from tests.models.tiny import write_tiny_llama
 
 SPEAKABLE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?"
@@ -67,3 +71,12 @@ def write_speakable_llama(folder: Path) -> Path:
     head[others] = 0.8 * head[np.resize(speakable, len(others))]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def drafter_for(remote: RemoteTarget, model: PortableModel) -> Drafter:
+    """Return what drafts with `model` for a server that runs a model of the same tokenizer.
+
+    The server's vocabulary is longer: its head may have rows that no tokenizer names.
+    """
+    tokenizer = remote.tokenizer
+    return make_model_drafter(model, tokenizer, tokenizer, remote.vocab_size)

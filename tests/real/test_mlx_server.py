@@ -26,7 +26,7 @@ from specdec.targets.base import Target
 from specdec.targets.local import LocalTarget
 from specdec.targets.server.endpoints import Endpoint
 from specdec.targets.server.remote import RemoteTarget, connect
-from tests.real.servers import running, write_speakable_llama
+from tests.real.servers import drafter_for, running, write_speakable_llama
 from tests.targets.server.raw_server import free_port
 
 pytestmark = [pytest.mark.server, pytest.mark.mlx]
@@ -83,14 +83,14 @@ def test_the_probe_knows_the_server_and_what_it_is_exact_for(remote):
 def test_a_greedy_run_writes_what_the_same_model_writes_here(remote, model, text):
     prompt = remote.tokenizer.apply_chat_template([{"role": "user", "content": text}])
     here, _ = run(LocalTarget(model), ModelDrafter(model.without_middle_layers()), prompt)
-    there, summary = run(remote, ModelDrafter(model.without_middle_layers()), prompt)
+    there, summary = run(remote, drafter_for(remote, model.without_middle_layers()), prompt)
     assert summary.error is None
     assert emitted(there) == emitted(here)
 
 
 def test_a_draft_of_the_target_itself_is_accepted_whole(remote, model):
     prompt = remote.tokenizer.encode("HELLO")
-    rounds, summary = run(remote, ModelDrafter(model), prompt)
+    rounds, summary = run(remote, drafter_for(remote, model), prompt)
     assert summary.draft_acceptance_rate == 1.0
     assert len(rounds) == 4  # 16 tokens, four per call
 
@@ -105,7 +105,8 @@ def test_its_probabilities_are_those_of_the_local_model(remote, model):
     assert len(there) == len(here) == 5
     for left, right in zip(there, here, strict=True):
         pair = [Distribution.from_logits(row, sampler).probs for row in (left, right)]
-        np.testing.assert_allclose(pair[0], pair[1], atol=1e-3)
+        np.testing.assert_allclose(pair[0][: model.vocab_size], pair[1], atol=1e-3)
+        assert not pair[0][model.vocab_size :].any()
 
 
 def test_with_its_prompt_cache_it_dies_and_the_run_says_so(folder, tmp_path):
@@ -131,7 +132,7 @@ def test_a_language_model_writes_the_same_sentence_here_and_there(tmp_path):
     endpoint, server = serve(folder, tmp_path / "server.log", "--prompt-cache-size", "0")
     with server:
         target = connect(endpoint, tokenizer)
-        there, summary = run(target, ModelDrafter(model), prompt, num_tokens=8)
+        there, summary = run(target, drafter_for(target, model), prompt, num_tokens=8)
     assert summary.error is None
     assert summary.draft_acceptance_rate == 1.0
     assert emitted(there) == emitted(here)
