@@ -29,8 +29,8 @@ layers in `eagle_config`. Pickled weights are not read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,7 +38,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdec.errors import ModelError
-from specdec.models.json_values import read_json
+from specdec.models.json_values import Values, read_json
+from specdec.models.llama import EMBEDDING, HEAD, expected_tensors
 from specdec.models.llama_config import LlamaConfig
 from specdec.models.weight_files import DTYPES, Stored, stored_tensors
 
@@ -56,6 +57,8 @@ _LLAMA_DEFAULTS: Mapping[str, Any] = {
 }
 """What transformers' `LlamaConfig` means where such a number is left out (release 5.0)."""
 _DTYPES = (*DTYPES, "I64", "I32", "BOOL")
+_ENTRY = tuple(f"model.layers.0.self_attn.{part}_proj.weight" for part in "qkv")
+"""What reads the embedding and the feature side by side."""
 _NOT_READ = ("fc_norm", "norm_output", "target_hidden_size")
 
 
@@ -65,7 +68,8 @@ def is_feature_head(folder: Path) -> bool:
         raw = read_json(folder / "config.json")
     except ModelError:
         return False  # said by whoever opens it
-    old = not set(raw.get("architectures") or ()).isdisjoint(_OLD_ARCHITECTURES)
+    architectures = raw.get("architectures")
+    old = isinstance(architectures, list) and any(n in architectures for n in _OLD_ARCHITECTURES)
     return raw.get("speculators_model_type") == MODEL_TYPE or (old and "draft_vocab_size" in raw)
 
 
@@ -95,11 +99,13 @@ class HeadConfig:
         Raises:
             ModelError: it is broken, or asks for something that is not known here.
         """
-        raw = read_json(folder / "config.json")
+        file = folder / "config.json"
+        raw = read_json(file)
+        values = Values(file, raw)
         new = raw.get("speculators_model_type") == MODEL_TYPE
         layer_config = raw.get("transformer_layer_config") if new else raw
         if not isinstance(layer_config, dict):
-            raise ModelError(f"{folder / 'config.json'} has no transformer_layer_config.")
+            raise ModelError(f"{file} has no transformer_layer_config.")
         for name in _NOT_READ:
             hidden_size = layer_config.get("hidden_size", _LLAMA_DEFAULTS["hidden_size"])
             if raw.get(name) not in (None, False, hidden_size):
@@ -107,16 +113,13 @@ class HeadConfig:
                     f"{folder.name} has {name} = {raw[name]!r}, which is not known here; choose "
                     "another head."
                 )
-        layers = LlamaConfig.read(folder / "config.json", {**_LLAMA_DEFAULTS, **layer_config})
-        num_rows = raw.get("draft_vocab_size") or layers.vocab_size
-        if not isinstance(num_rows, int) or num_rows < 1:
-            raise ModelError(f"{folder.name} gives draft_vocab_size as {num_rows!r}.")
+        layers = LlamaConfig.read(file, {**_LLAMA_DEFAULTS, **layer_config})
         return cls(
             layers=layers,
-            num_rows=num_rows,
+            num_rows=values.whole("draft_vocab_size", layers.vocab_size),
             aux=_read_aux(raw, folder),
-            normed_residual=bool(raw.get("norm_before_residual", new)),
-            normed_states=bool(raw.get("norm_before_fc", False)),
+            normed_residual=values.flag("norm_before_residual", new),
+            normed_states=values.flag("norm_before_fc", False),
         )
 
     def aux_layers(self, num_target_layers: int) -> tuple[int, ...]:
@@ -171,16 +174,15 @@ class HeadWeights:
         read = {_name(name): _read(stored) for name, stored in stored_tensors(folder).items()}
         offsets, embedding = read.pop("d2t", None), read.pop("embed_tokens.weight", None)
         read.pop("t2d", None)
-        expected = _shapes(config)
-        num_states = read["fc.weight"].shape[1] if "fc.weight" in read else 0
-        for name in sorted(expected.keys() | read.keys()):
+        known = set()
+        for name, shape in _shapes(config, read):
             if name not in read:
                 raise ModelError(f"{folder} lacks {name}; it is no whole feature head.")
-            if name not in expected:
-                raise ModelError(f"{folder} holds {name}, which is not known here.")
-            shape = tuple(num_states if n is None else n for n in expected[name])
             if read[name].shape != shape:
                 raise ModelError(f"{name} in {folder} has shape {read[name].shape}, not {shape}.")
+            known.add(name)
+        if unknown := sorted(read.keys() - known):
+            raise ModelError(f"{folder} holds {unknown[0]}, which is not known here.")
         return cls(
             config,
             {name: np.ascontiguousarray(t, np.float32) for name, t in read.items()},
@@ -202,33 +204,26 @@ def _name(name: str) -> str:
     return name.removeprefix("model.").replace("midlayer.", "layers.0.")
 
 
-def _shapes(config: HeadConfig) -> dict[str, tuple[int | None, ...]]:
-    """Return the shape of every tensor; None stands for the width of all states together."""
+def _shapes(
+    config: HeadConfig, read: Mapping[str, NDArray[Any]]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name and shape of every tensor: a file may claim any number of layers.
+
+    The width of all states together is that of the tensor that joins them.
+    """
     c = config.layers
-    hidden, queries, keys = c.hidden_size, c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    shapes: dict[str, tuple[int | None, ...]] = {
-        "fc.weight": (hidden, None),
-        "norm.weight": (hidden,),
-        "lm_head.weight": (config.num_rows, hidden),
-        "layers.0.hidden_norm.weight": (hidden,),
-    }
+    *_, num_states = (0, *read["fc.weight"].shape) if "fc.weight" in read else (0,)
+    yield "fc.weight", (c.hidden_size, num_states)
+    yield "layers.0.hidden_norm.weight", (c.hidden_size,)
     if config.normed_states:
-        shapes["input_norm.weight"] = (None,)
-    for layer in range(c.num_layers):
-        read = hidden if layer else 2 * hidden
-        of_layer: dict[str, tuple[int | None, ...]] = {
-            "input_layernorm": (hidden,),
-            "self_attn.q_proj": (queries, read),
-            "self_attn.k_proj": (keys, read),
-            "self_attn.v_proj": (keys, read),
-            "self_attn.o_proj": (hidden, queries),
-            "post_attention_layernorm": (hidden,),
-            "mlp.gate_proj": (c.intermediate_size, hidden),
-            "mlp.up_proj": (c.intermediate_size, hidden),
-            "mlp.down_proj": (hidden, c.intermediate_size),
-        }
-        shapes |= {f"layers.{layer}.{name}.weight": shape for name, shape in of_layer.items()}
-    return shapes
+        yield "input_norm.weight", (num_states,)
+    for name, shape in expected_tensors(replace(c, tied=False)):
+        if name == HEAD:
+            yield name, (config.num_rows, c.hidden_size)
+        elif name in _ENTRY:
+            yield _name(name), (shape[0], 2 * c.hidden_size)
+        elif name != EMBEDDING:
+            yield _name(name), shape
 
 
 def _token_ids(offsets: NDArray[Any] | None, config: HeadConfig, folder: Path) -> NDArray[np.intp]:
@@ -236,6 +231,8 @@ def _token_ids(offsets: NDArray[Any] | None, config: HeadConfig, folder: Path) -
     if offsets is not None:
         if offsets.shape != ids.shape:
             raise ModelError(f"d2t in {folder} has shape {offsets.shape}, not {ids.shape}.")
+        if offsets.dtype.kind not in "iu":
+            raise ModelError(f"d2t in {folder} holds no whole numbers; choose another head.")
         ids = ids + offsets.astype(np.intp)
     if ids.min() < 0 or ids.max() >= config.layers.vocab_size or len(set(ids.tolist())) < len(ids):
         raise ModelError(

@@ -20,7 +20,7 @@ from specdec.engine import RoundSettings, generate
 from specdec.errors import ModelError, SettingsError
 from specdec.models import portable
 from specdec.models.base import Inside
-from specdec.models.eagle3 import HeadWeights
+from specdec.models.eagle3 import HeadWeights, is_feature_head
 from specdec.models.feature_head import FeatureHead
 from specdec.models.portable import PortableModel
 from specdec.pair import LoadedModel, load_model, make_drafter
@@ -310,7 +310,10 @@ def changed(name: str, tensor: np.ndarray):
         (changed("norm.weight", np.ones(31, np.float32)), "has shape"),
         (changed("d2t", np.zeros(7, np.int64)), "d2t .* has shape"),
         (changed("d2t", np.full(150, 299, np.int64)), "not different tokens below"),
+        (changed("d2t", np.full(150, np.nan, np.float32)), "d2t .* no whole numbers"),
         (changed("norm.weight", np.ones(32, np.int8)), "stored as I8"),
+        (changed("fc.weight", np.ones(32, np.float32)), "fc.weight .* has shape"),
+        (changed("fc.weight", np.ones((), np.float32)), "fc.weight .* has shape"),
     ],
 )
 def test_a_damaged_head_is_refused_in_a_sentence(tmp_path: Path, change, words: str) -> None:
@@ -328,6 +331,8 @@ def test_a_damaged_head_is_refused_in_a_sentence(tmp_path: Path, change, words: 
         ({"eagle_aux_hidden_state_layer_ids": [0, 1, 2]}, "embedding"),
         ({"eagle_aux_hidden_state_layer_ids": ["1"]}, "no numbers of layers"),
         ({"draft_vocab_size": -3}, "draft_vocab_size as -3"),
+        ({"norm_before_residual": "false"}, "norm_before_residual as 'false'"),
+        ({"norm_before_fc": 1}, "norm_before_fc as 1"),
     ],
 )
 def test_a_configuration_that_means_something_else_is_refused(
@@ -338,6 +343,23 @@ def test_a_configuration_that_means_something_else_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ModelError, match=words):
         HeadWeights.load(tmp_path / "head")
+
+
+def test_a_head_that_claims_a_billion_layers_is_refused_at_once(tmp_path: Path) -> None:
+    write_tiny_head(tmp_path / "head")
+    path = tmp_path / "head" / "config.json"
+    config = json.loads(path.read_text())
+    config["transformer_layer_config"]["num_hidden_layers"] = 10**9
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"lacks layers\.1\."):
+        HeadWeights.load(tmp_path / "head")
+
+
+@pytest.mark.parametrize("names", [5, {"a": 1}, [["a"], {}, 3], "LlamaForCausalLMEagle3", None])
+def test_architectures_of_any_kind_make_no_head_of_a_model(tmp_path: Path, names: object) -> None:
+    text = json.dumps({"architectures": names, "draft_vocab_size": 3})
+    (tmp_path / "config.json").write_text(text)
+    assert not is_feature_head(tmp_path)
 
 
 def test_some_drafts_are_accepted_and_some_are_not(
