@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from specdec.errors import ModelError
-from specdec.models.llama import DRAFT_TOKEN_IDS
+from specdec.models.llama import DRAFT_TOKEN_IDS, EMBEDDING, read_embedding
 
-EMBEDDING = "model.embed_tokens.weight"
 LAYERS = "layers.safetensors"
 CORRECTION = "correction.safetensors"
 _SCALE, _UP, _DOWN = ".scale", ".up", ".down"
@@ -96,7 +95,7 @@ def build_folder(shipped: Path, target: Path, folder: Path) -> None:
     """
     try:
         tensors = read_shipped(shipped)
-        tensors[EMBEDDING] = _read_embedding(target)
+        tensors[EMBEDDING] = read_embedding(target)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"The draft cannot be made of {shipped} and {target} ({error}); install the app again."
@@ -116,7 +115,7 @@ def build_head_folder(shipped: Path, target: Path, folder: Path) -> None:
     """
     try:
         tensors: dict[str, NDArray[np.generic]] = dict(read_shipped(shipped))
-        embedding = _read_embedding(target)
+        embedding = read_embedding(target)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"The head cannot be made of {shipped} and {target} ({error}); install the app again."
@@ -127,9 +126,3 @@ def build_head_folder(shipped: Path, target: Path, folder: Path) -> None:
     tensors["t2d"] = np.isin(np.arange(len(embedding)), token_ids)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     shutil.copyfile(shipped / "config.json", folder / "config.json")
-
-
-def _read_embedding(target: Path) -> NDArray[np.float32]:
-    with safe_open(target / "model.safetensors", framework="numpy") as weights:
-        embedding: NDArray[np.float32] = weights.get_tensor(EMBEDDING).astype(np.float32)
-    return embedding

