@@ -25,7 +25,14 @@ from specdec.cli import files as cli_files
 from specdec.cli import sweep as cli_sweep
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate
-from specdec.errors import ModelError, SettingsError, SpecdecError, TraceError, unexpected
+from specdec.errors import (
+    ModelError,
+    SettingsError,
+    SpecdecError,
+    StoreError,
+    TraceError,
+    unexpected,
+)
 from specdec.models.backends import FACTS
 from specdec.models.fetch import hub
 from specdec.pair import DRAFT_STRATEGIES, LoadedModel, check_prompt, load_model, make_pair
@@ -34,6 +41,7 @@ from specdec.policies.named import POLICIES
 from specdec.records import FinishReason, Prefilled, RoundResult, RunSummary
 from specdec.runs import audit
 from specdec.runs.run import Run
+from specdec.saved.files import check_place
 from specdec.saved.trace import write_trace
 from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft, variables
 from specdec.targets.server.faults import Waiting
@@ -226,8 +234,8 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
     config = _config(options)
     prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
     check_prompt(prompt)
-    if options.save and not Path(options.save).parent.is_dir():
-        raise SettingsError(f"There is no folder {Path(options.save).parent} to save the run in.")
+    if options.save:
+        check_place(Path(options.save))
     performance = Performance(
         config,
         prompt,
@@ -241,7 +249,10 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
     if run is None:  # it ended while the baseline was measured
         raise failure or KeyboardInterrupt
     if options.save:
-        write_trace(run, Path(options.save))
+        try:
+            write_trace(run, Path(options.save))
+        except StoreError as unsaved:  # the disk is full by now: show what there is
+            failure = failure or unsaved
     if options.json:
         compared = None if options.no_baseline else _compare_plainly(performance)
         comparison = None if compared is None else asdict(compared)

@@ -14,7 +14,6 @@ in this format too (without the repetitions), so there is one reader and one his
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from specdec.errors import TraceError
 from specdec.metrics import RollingWindow, WindowStats
 from specdec.records import FinishReason, RoundResult, RunSummary, TokenRecord
 from specdec.runs.run import Run
+from specdec.saved.files import write_whole
 from specdec.saved.reader import FORMAT, HEADER_KINDS, MAX_TRACE_BYTES, VERSION, parse_trace
 
 __all__ = ["dump_trace", "parse_trace", "read_trace", "trace_events", "write_trace"]
@@ -44,10 +44,12 @@ def read_trace(path: Path) -> Run:
 
 
 def write_trace(run: Run, path: Path) -> None:
-    """Write `run` to a file; what was there before stays whole until the new file is."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(dump_trace(run))
-    os.replace(unfinished, path)
+    """Write `run` to a file; what was there before stays whole until the new file is.
+
+    Raises:
+        StoreError: it cannot be written there.
+    """
+    write_whole(path, dump_trace(run))
 
 
 def dump_trace(run: Run, *, only_essential: bool = False) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 from pathlib import Path
@@ -16,6 +15,7 @@ from specdec.cli.text import print_pieces, printable
 from specdec.observe import final_record
 from specdec.policies.named import POLICIES
 from specdec.saved.trace import read_trace
+from tests.saved.test_files import largest_file
 from tests.models.tiny import write_tiny_llama
 
 
@@ -118,6 +118,8 @@ def test_the_prompt_may_come_from_standard_input(
         (["generate", "x", "--rtt-ms", "-5"], "round trip"),
         (["generate", "x", "--seed", "-1"], "seed must lie"),
         (["generate", "x", "--target", "MODEL", "--save", "/nowhere/run"], "no folder /nowhere"),
+        (["generate", "x", "--target", "MODEL", "--save", "/dev/null"], "/dev/null is no file"),
+        (["generate", "x", "--target", "MODEL", "--save", "/proc/run"], "cannot be written"),
         (["generate", "x", "--target", "nosuch", "--json"], "no model 'nosuch'"),
         (["replay", "/nowhere"], "cannot be read"),
         (["fetch", "nosuch"], "no model 'nosuch'"),
@@ -195,19 +197,21 @@ def test_any_error_keeps_what_was_written(
         main(["generate", "the tin", *arguments])
 
 
-def test_a_full_disk_is_one_line(
-    model: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+def test_a_disk_that_is_full_in_the_end_loses_no_word(
+    model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def fail(run, path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(cli, "write_trace", fail)
-    arguments = ["--target", model, "--max-tokens", "4", "--save", str(tmp_path / "run")]
-    assert main(["generate", "the tin", "--no-baseline", *arguments]) == 1
-    assert capsys.readouterr().err == f"No space left on device ({tmp_path / 'run'}).\n"
+    saved = tmp_path / "run"
+    arguments = ["--target", model, "--max-tokens", "4", "--save", str(saved)]
+    assert main(["generate", "the tin", "--no-baseline", *arguments]) == 0
+    shown, kept = capsys.readouterr().out, saved.read_bytes()
+    with largest_file(len(kept) // 2):
+        assert main(["generate", "the tin", "--no-baseline", *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.split("\n")[0] == shown.split("\n")[0]
+    assert "Finished" in printed.out
+    assert printed.err == f"{saved} cannot be written: File too large.\n"
+    assert list(tmp_path.iterdir()) == [saved]
+    assert saved.read_bytes() == kept
 
 
 def test_check_goes_through_every_part(model: str, capsys: pytest.CaptureFixture[str]) -> None:
