@@ -15,8 +15,8 @@ from specdec.cli.text import print_pieces, printable
 from specdec.observe import final_record
 from specdec.policies.named import POLICIES
 from specdec.saved.trace import read_trace
-from tests.saved.test_files import largest_file
 from tests.models.tiny import write_tiny_llama
+from tests.saved.test_files import largest_file
 
 
 @pytest.fixture(scope="module")
