@@ -249,8 +249,6 @@ class _Loop:
         )
         self._rounds.append(result)
         self.totals.add(result)
-        if len(self._rounds) > 1 and self._rounds[-2].drafter != result.drafter:
-            self._costs.forget_drafter()
         self._costs.add(result)
         return result
 

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specdec.acceptance import Draft, Verdict, overlap
-from specdec.drafters.base import DrafterRun, Hidden
+from specdec.drafters.base import Drafter, DrafterRun, Hidden
 from specdec.drafters.several import MemberRuns, SeveralDrafters
+from specdec.errors import SettingsError
 from specdec.policies.base import Budget
 from specdec.sampling import Distribution, Sampler, sample
 
@@ -51,6 +52,19 @@ class EnsembleDrafter(SeveralDrafters):
     """
 
     sign = "+"
+
+    def __init__(self, members: Sequence[Drafter]) -> None:
+        """Take two to four drafters, none of them a group: it would never learn what came of it.
+
+        Raises:
+            SettingsError: as for any group, or a member is one.
+        """
+        super().__init__(members)
+        for member in members:
+            if isinstance(member, SeveralDrafters):
+                raise SettingsError(
+                    f"An ensemble mixes single drafters, and {member.name} is a group of them."
+                )
 
     def start(self, prompt: Sequence[int]) -> EnsembleRun:
         return EnsembleRun(MemberRuns(self.members, prompt))

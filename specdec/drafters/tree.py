@@ -43,7 +43,7 @@ from specdec.drafters.growing import Candidate, GrowingTree
 from specdec.drafters.ranks import RankAcceptance
 from specdec.drafters.shapes import MAX_CHILDREN, Shape, best_shape, children_of, parse_shape
 from specdec.models.base import LanguageModel
-from specdec.policies.base import MAX_NODES, Budget
+from specdec.policies.base import MAX_NODES, Budget, Stop, never
 from specdec.sampling import Distribution, Sampler, sample
 from specdec.targets.base import LOGITS_ONLY, Wanted
 
@@ -127,9 +127,9 @@ class TreeDrafterRun(DrafterRun):
         tree = GrowingTree(self._context, own)
         depth = min(budget.depth, self._context.room(own))
         if self._shape is None:
-            kept = choose_tree(tree, depth, min(budget.num_nodes, MAX_NODES))
+            kept = choose_tree(tree, depth, min(budget.num_nodes, MAX_NODES), budget.stops_at)
         else:
-            kept = draw_tree(tree, depth, self._shape, sampler, rng)
+            kept = draw_tree(tree, depth, self._shape, sampler, rng, budget.stops_at)
         sample_s = time.perf_counter() - began_s - tree.forward_s
         return tree.draft(kept, sample_s)
 
@@ -191,11 +191,17 @@ class BestTreeRun(TreeDrafterRun):
 
 
 def draw_tree(
-    tree: GrowingTree, depth: int, shape: Shape, sampler: Sampler, rng: np.random.Generator
+    tree: GrowingTree,
+    depth: int,
+    shape: Shape,
+    sampler: Sampler,
+    rng: np.random.Generator,
+    stops: Stop = never,
 ) -> list[int]:
     """Grow `tree` to the first `depth` levels of `shape`; return all its nodes.
 
-    A node has fewer children than the shape says where the draft has no more tokens to offer.
+    A node has fewer children than the shape says where the draft has no more tokens to offer, and
+    none where it `stops`: that is asked of the law below the node, before anything is drawn of it.
     """
     children = children_of(shape)
     level = [(-1, -1)]  # a node of the shape, and where it stands in the tree
@@ -205,7 +211,7 @@ def draw_tree(
         level = []
         for (spot, node), law in zip(inner, laws, strict=True):
             spots = children[spot + 1]
-            siblings = draw_siblings(law, len(spots), rng) if law else []
+            siblings = draw_siblings(law, len(spots), rng) if law and not stops(law) else []
             level += zip(spots, tree.add(node, siblings), strict=False)
     return list(range(len(tree)))
 
@@ -229,10 +235,11 @@ def draw_siblings(law: Distribution, count: int, rng: np.random.Generator) -> li
     return siblings + [(token_id, None) for token_id in others[: count - len(siblings)]]
 
 
-def choose_tree(tree: GrowingTree, depth: int, num_nodes: int) -> list[int]:
+def choose_tree(tree: GrowingTree, depth: int, num_nodes: int, stops: Stop = never) -> list[int]:
     """Grow `tree` where the draft is sure; return the `num_nodes` nodes of the likeliest paths.
 
     They are ascending and none is without its parent, for no path is likelier than a part of it.
+    There is nothing below a node where the draft `stops`.
     """
     chances: list[float] = []  # log-probability of the path to each node
     kept: list[int] = []
@@ -240,7 +247,7 @@ def choose_tree(tree: GrowingTree, depth: int, num_nodes: int) -> list[int]:
     for _ in range(depth):
         first = len(chances)
         for node, law in zip(level, tree.after(level, _OWN_LAW), strict=True):
-            if law is None:
+            if law is None or stops(law):
                 continue
             token_ids = law.top_ids(MAX_CHILDREN)
             tree.add(node, [(token_id, None) for token_id in token_ids])

@@ -161,10 +161,9 @@ class AdaptiveRun:
         return self._decide(self._k, Outlook.of(rates, *self._costs.per_round()))
 
     def _learn(self, result: RoundResult) -> None:
-        if result.drafter != self._drafter:  # what is known of the target still holds
+        if result.drafter != self._drafter:
             self._drafter = result.drafter
             self._acceptance = Acceptance()
-            self._costs.forget_drafter()
         self._num_seen += 1
         self._acceptance.add(result)
         self._costs.add(result)

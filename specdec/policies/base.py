@@ -22,11 +22,16 @@ Stop = Callable[[Distribution], bool]
 """Says whether to draft no further, from the law that the next token would be drawn from."""
 
 
+def never(law: Distribution) -> bool:
+    """Draft as far as the budget goes."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How far a draft may go: `depth` tokens one after the other, `num_nodes` tokens in all.
 
-    A drafter that draws tokens asks `stops_at` before each draw and never after it: a token that
+    A drafter asks `stops_at` whether to end before each draw and never after it: a token that
     is dropped because of what it turned out to be would bias the output. `reason` says in one
     sentence what moved the decision, and is empty where nothing did. `costs` is what the rounds so
     far have cost, for drafters that weigh it themselves; None before there were any.
@@ -34,18 +39,14 @@ class Budget:
 
     depth: int
     num_nodes: int
-    stop: Stop | None = None
+    stops_at: Stop = never
     reason: str = ""
     costs: Costs | None = None
 
     @classmethod
-    def chain(cls, depth: int, stop: Stop | None = None, reason: str = "") -> Budget:
+    def chain(cls, depth: int, stops_at: Stop = never, reason: str = "") -> Budget:
         """Allow one token at each of `depth` positions."""
-        return cls(depth, depth, stop, reason)
-
-    def stops_at(self, law: Distribution) -> bool:
-        """Say whether the draft ends before a token is drawn from `law`."""
-        return self.stop is not None and self.stop(law)
+        return cls(depth, depth, stops_at, reason)
 
     def cut(self, depth: int) -> Budget:
         """Return the budget of a draft that may be no deeper than `depth`, which may be below 0."""

@@ -22,7 +22,8 @@ class Costs:
     last of the context. W and C come from least squares with forgetting, kept as five sums. A round
     weighs 1 / time²: errors are in proportion to the time, so that one ten times too slow, which
     says more about the machine than about K, weighs a hundredth of another. The link, the time per
-    level drafted and the tokens beside each other in a level are medians of the last rounds.
+    level drafted and the tokens beside each other in a level are medians of the last rounds. When
+    another drafter takes over, what is known of the target still holds; of drafting, nothing does.
     """
 
     def __init__(self) -> None:
@@ -30,9 +31,14 @@ class Costs:
         self._links_s: deque[float] = deque(maxlen=NUM_TIMES)
         self._levels_s: deque[float] = deque(maxlen=NUM_TIMES)
         self._widths: deque[float] = deque(maxlen=NUM_TIMES)
+        self._drafter = ""
 
     def add(self, result: RoundResult) -> None:
         """Take in what one more round took."""
+        if result.drafter != self._drafter:
+            self._drafter = result.drafter
+            self._levels_s.clear()
+            self._widths.clear()
         call_s = max(result.verify_s - result.link_s + result.sample_s, SHORTEST_S)
         n, weight = result.num_drafted + 1, 1.0 / call_s**2
         terms = (weight, weight * n, weight * n**2, weight * call_s, weight * n * call_s)
@@ -41,11 +47,6 @@ class Costs:
         if result.candidates:
             self._levels_s.append(result.draft_s / result.depth)
             self._widths.append(result.num_drafted / result.depth)
-
-    def forget_drafter(self) -> None:
-        """What is known of the target still holds when another drafter takes over."""
-        self._levels_s.clear()
-        self._widths.clear()
 
     @property
     def is_known(self) -> bool:

@@ -55,7 +55,8 @@ def entropy_limit(threshold: float) -> float:
 class EntropyPolicy:
     """Draft up to K tokens, as it is set, for as long as the draft is sure enough.
 
-    Drafts that draw nothing (prompt lookup, chosen trees) have no entropy and keep that K.
+    In a tree, nothing is drafted below an unsure token. Drafts without a law (prompt lookup) have
+    no entropy and keep that K.
     """
 
     name = "entropy"

@@ -113,7 +113,7 @@ def test_each_member_may_go_as_deep_as_the_whole_and_all_together_no_wider_than_
     assert share_of(Budget(4, 6), 3) == Budget.chain(4)
     assert share_of(Budget.chain(0), 2) == Budget.chain(0)
     unsure = lambda law: law.entropy > 1.0  # noqa: E731
-    assert share_of(Budget(4, 9, unsure), 2).stop is unsure
+    assert share_of(Budget(4, 9, unsure), 2).stops_at is unsure
     for depth, num_nodes, num_members in itertools.product(range(70), (0, 16, 64), (2, 3, 4)):
         share = share_of(Budget(depth, max(depth, num_nodes)), num_members)
         assert share.depth <= share.num_nodes
