@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -238,11 +239,35 @@ class Settings:
             raise SettingsError(f"{error} (set in .env or in the environment)") from None
 
 
-_VARIABLES: dict[str, tuple[str, type]] = {
+def _switch(text: str) -> bool:
+    """Read yes or no.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TARGET_MODEL": ("target", str),
     "DRAFT_MODEL": ("draft", str),
     "SPECULATION_K": ("num_draft_tokens", int),
+    "SPECULATION_TREE": ("tree", str),
+    "SPECULATION_POLICY": ("policy", str),
+    "SPECULATION_RULE": ("rule", str),
     "TEMPERATURE": ("temperature", float),
     "MAX_TOKENS": ("max_tokens", int),
+    "SPECDEC_TOP_K": ("top_k", int),
+    "SPECDEC_TOP_P": ("top_p", float),
+    "SPECDEC_SEED": ("seed", int),
+    "SPECDEC_RTT_MS": ("rtt_ms", float),
+    "SPECDEC_JITTER_MS": ("jitter_ms", float),
+    "SPECDEC_BACKEND": ("backend", str),
+    "SPECDEC_DEVICE": ("device", str),
+    "SPECDEC_ONE_ROW": ("one_row", _switch),
 }
-_KIND_WORDS = {str: "text", int: "a whole number", float: "a number"}
+_KIND_WORDS = {int: "a whole number", float: "a number", _switch: "yes or no"}

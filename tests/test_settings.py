@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+import specdec.settings
 from specdec.cli.main import main
 from specdec.errors import SettingsError
 from specdec.models.fetch import hub
@@ -51,12 +53,47 @@ def test_env_sets_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run.num_draft_tokens, run.temperature, run.draft) == (7, 0.0, "ngram")
 
 
+def test_all_of_a_run_can_be_set_there_and_the_example_shows_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example's lines count once their # is taken away, the first of each name."""
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    chosen: dict[str, str] = {}
+    for name, value in re.findall(r"^#([A-Z_]+)=(\S+)$", example, re.MULTILINE):
+        chosen.setdefault(name, value)
+    names = {name: variable for variable, (name, _) in specdec.settings._VARIABLES.items()}
+    assert set(names) == {field.name for field in fields(RunConfig)}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("".join(f"{n}={chosen[n]}\n" for n in names.values()))
+    run = Settings.from_environment().run
+    assert (run.place, run.one_row, run.tree, run.policy) == (
+        "torch:cuda",
+        False,
+        "3-2-1",
+        "adaptive",
+    )
+    assert (run.rtt_ms, run.jitter_ms, run.top_p, run.seed) == (50.0, 5.0, 1.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("yes", True), ("TRUE", True), ("off", False), ("0", False)]
+)
+def test_a_switch_is_read_as_people_write_it(
+    text: str, value: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECDEC_ONE_ROW", text)
+    assert Settings.from_environment().run.one_row is value
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
         ("SPECULATION_K", "many", "SPECULATION_K must be a whole number, not 'many'"),
         ("TEMPERATURE", "warm", "TEMPERATURE must be a number"),
         ("SPECULATION_K", "40", r"between 0 and 16, not 40.*\.env"),
+        ("SPECDEC_ONE_ROW", "maybe", "SPECDEC_ONE_ROW must be yes or no, not 'maybe'"),
+        ("SPECDEC_DEVICE", "gpu", r"no device 'gpu'.*\.env"),
+        ("SPECULATION_POLICY", "brave", r"no policy 'brave'.*\.env"),
     ],
 )
 def test_a_bad_variable_is_named(
