@@ -28,8 +28,8 @@ from training.adapter import corrections
 from training.exam import Question, examine
 from training.llama import Llama
 from training.objective import Head
-from training.run import trained_parameters
-from training.teacher import HOME, add_teacher_argument, teacher_folder
+from training.run import HEAD_IDS, add_export_arguments, checkpoint_of, trained_parameters
+from training.teacher import teacher_folder
 from training.train import new_draft
 
 Tensors = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
@@ -90,25 +90,20 @@ def exam(draft: Llama, shipped: Path, run: Path, head: Head) -> dict[str, dict[s
 def main() -> None:
     """Export one run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--ship", type=Path, required=True)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--decayed", action="store_true", help="use decayed.pt")
-    parser.add_argument("--exam", action="store_true")
-    add_teacher_argument(parser)
+    add_export_arguments(parser)
     options = parser.parse_args()
     torch.set_grad_enabled(False)
-    run, folder = HOME / "runs" / options.run, teacher_folder(options.teacher)
+    checkpoint, folder = checkpoint_of(options), teacher_folder(options.teacher)
     teacher = Llama.read(folder)
-    draft = read_mean(run / ("decayed.pt" if options.decayed else "checkpoint.pt"), teacher)
-    head_path = run / "draft_token_ids.npy"
+    draft = read_mean(checkpoint, teacher)
+    head_path = checkpoint.parent / HEAD_IDS
     ship(draft, folder, head_path, options.ship)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
         build_folder(options.ship, folder, options.folder)
     if options.exam:
         head_ids = torch.from_numpy(np.load(head_path).astype(np.int64))
-        figures = exam(draft, options.ship, run, Head(head_ids, teacher.embedding))
+        figures = exam(draft, options.ship, checkpoint.parent, Head(head_ids, teacher.embedding))
         print(json.dumps(figures, indent=2))
 
 

@@ -24,8 +24,8 @@ from training.feature_head import FeatureHead
 from training.features import read_features
 from training.llama import Llama
 from training.objective import Head
-from training.run import HEAD_IDS, trained_parameters
-from training.teacher import HOME, add_teacher_argument, teacher_folder
+from training.run import HEAD_IDS, add_export_arguments, checkpoint_of, trained_parameters
+from training.teacher import HOME, teacher_folder
 from training.train_feature import HELD_OUT
 
 VERIFIER = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -93,25 +93,19 @@ def exam(head: FeatureHead, shipped: Path, shards: Path, rows: Head) -> dict[str
 def main() -> None:
     """Export one run."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--ship", type=Path, required=True)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--decayed", action="store_true", help="use decayed.pt")
-    parser.add_argument("--exam", action="store_true")
+    add_export_arguments(parser)
     parser.add_argument("--shards", type=Path, default=HOME / "features", help="for the exam")
-    add_teacher_argument(parser)
     options = parser.parse_args()
     torch.set_grad_enabled(False)
-    run, teacher = HOME / "runs" / options.run, teacher_folder(options.teacher)
-    llama = Llama.read(teacher)
-    checkpoint = run / ("decayed.pt" if options.decayed else "checkpoint.pt")
+    checkpoint, teacher = checkpoint_of(options), teacher_folder(options.teacher)
+    llama, head_path = Llama.read(teacher), checkpoint.parent / HEAD_IDS
     head, aux = read_mean(checkpoint, llama)
-    ship(head, aux, teacher, run / HEAD_IDS, options.ship)
+    ship(head, aux, teacher, head_path, options.ship)
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)
         build_head_folder(options.ship, teacher, options.folder)
     if options.exam:
-        ids = torch.from_numpy(np.load(run / HEAD_IDS).astype(np.int64))
+        ids = torch.from_numpy(np.load(head_path).astype(np.int64))
         figures = exam(head, options.ship, options.shards, Head(ids, llama.embedding))
         print(json.dumps(figures, indent=2))
 

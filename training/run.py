@@ -260,6 +260,22 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, shards: str) -> None:
     add_teacher_argument(parser)
 
 
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every export of a run can be told."""
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--ship", type=Path, required=True)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--decayed", action="store_true", help="use decayed.pt")
+    parser.add_argument("--exam", action="store_true")
+    add_teacher_argument(parser)
+
+
+def checkpoint_of(options: argparse.Namespace) -> Path:
+    """Return the checkpoint that an export is to take."""
+    name = "decayed.pt" if options.decayed else "checkpoint.pt"
+    return HOME / "runs" / str(options.run) / name
+
+
 def keep_head(given: Path, folder: Path) -> Path:
     """Copy a head's token ids into a run's folder, once: they stay the same for the whole run."""
     path = folder / HEAD_IDS

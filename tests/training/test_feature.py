@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from specdec.drafters.feature import FeatureContext  # noqa: E402
 from specdec.models.eagle3 import HeadWeights, is_feature_head  # noqa: E402
 from specdec.models.feature_head import FeatureHead as AppHead  # noqa: E402
 from specdec.models.fetch.shipped_draft import build_head_folder  # noqa: E402
-from tests.models.tiny import write_tiny_llama  # noqa: E402
 from training import export_feature, train_feature  # noqa: E402
 from training.corpus import Dialogue, answer_positions  # noqa: E402
 from training.exam import examine_feature, prepare_features  # noqa: E402
@@ -35,24 +33,6 @@ from training.objective import Head, Mismatch, tempered_laws  # noqa: E402
 VOCABULARY = 300
 AUX = (1, 2, 3)
 WIDTH = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("teacher"))
-
-
-@pytest.fixture(scope="module")
-def teacher(folder: Path) -> Llama:
-    return Llama.read(folder)
 
 
 @pytest.fixture(scope="module")

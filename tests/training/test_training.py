@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tokenizers import Tokenizer  # noqa: E402
 
 from specdec.models.fetch.shipped_draft import LAYERS  # noqa: E402
 from specdec.models.portable import PortableModel  # noqa: E402
-from tests.models.tiny import write_tiny_llama  # noqa: E402
 from training import export, generate, train  # noqa: E402
 from training.corpus import (  # noqa: E402
     Dialogue,
@@ -33,25 +31,6 @@ from training.llama import Cache, Llama  # noqa: E402
 from training.objective import Head, loss, tempered  # noqa: E402
 
 VOCABULARY = 300
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep sums in one order, and small products from waiting for a second core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("teacher"))
-
-
-@pytest.fixture(scope="module")
-def teacher(folder: Path) -> Llama:
-    return Llama.read(folder)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from specdec.live import handshake
 from specdec.ui import loaders
+from specdec.ui.history.store import run_store
 from tests.live.toys import SkippingToy, toy_shelf
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
@@ -50,3 +51,13 @@ def page(monkeypatch, shelf, tmp_path):
     if "live" in app.session_state and app.session_state.live:
         app.session_state.live.stop()
         app.session_state.live.join(10)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Return an empty store, which is the one the page opens."""
+    st.cache_resource.clear()
+    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
+    opened = run_store()
+    yield opened
+    opened.close()

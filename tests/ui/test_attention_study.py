@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from specdec.drafters.tree import TreeDrafter
@@ -21,23 +20,14 @@ from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from specdec.targets.local import LocalTarget
 from specdec.ui import loaders
-from specdec.ui.history.store import run_store
 from specdec.ui.study import ATTENTION
 from tests.live.toys import SkippingToy
 from tests.models.tiny import write_tiny_llama, write_tiny_tokenizer
 
+pytestmark = pytest.mark.usefixtures("store")
+
 APP = Path(__file__).parents[2] / "streamlit_app.py"
 DIGEST = "1" * 64
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    """Return an empty store, which is the one the page opens."""
-    st.cache_resource.clear()
-    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
-    opened = run_store()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

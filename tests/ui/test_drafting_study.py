@@ -6,26 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from specdec.ui.drafting import NUM_TOLD
-from specdec.ui.history.store import run_store
 from specdec.ui.study import DRAFTING
 from tests.made_runs import tiny_run
 
+pytestmark = pytest.mark.usefixtures("store")
+
 APP = Path(__file__).parents[2] / "streamlit_app.py"
 HOSTILE = "<script>alert(1)</script> **b** $x$ :red[y]"
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    """Return an empty store, which is the one the page opens."""
-    st.cache_resource.clear()
-    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
-    opened = run_store()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,29 +8,19 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from specdec.saved.exports import EXPORTS
 from specdec.saved.trace import dump_trace
 from specdec.saved.vllm_summary import vllm_summary
 from specdec.ui.history import list as history_list
-from specdec.ui.history.store import run_store
 from specdec.view.facts import visible
 from tests.made_runs import record, tiny_events, tiny_run
 
+pytestmark = pytest.mark.usefixtures("store")
+
 APP = Path(__file__).parents[2] / "streamlit_app.py"
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> **b** $x$ :red[y]"
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
-    """Return an empty store, which is the one the page opens."""
-    st.cache_resource.clear()
-    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
-    opened = run_store()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
