@@ -300,6 +300,11 @@ class RunSummary:
         return per_second(self.num_tokens, self.decode_s)
 
 
+def percent(share: float | None) -> str:
+    """Return a share as it is told everywhere: with one decimal, a dash where it is not known."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
 def per_second(count: int, seconds: float) -> float | None:
     """Return `count` / `seconds`, None for nothing or within less time than a clock can tell."""
     return count / seconds if count and seconds > 1e-9 else None

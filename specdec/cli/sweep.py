@@ -18,6 +18,7 @@ from specdec.lab.plan import Cell, Plan, read_plan
 from specdec.lab.results import Condition, Measured, Outcome, Results
 from specdec.lab.runner import Progress as SweepProgress
 from specdec.lab.runner import SweepRunner
+from specdec.records import percent
 from specdec.runs.run import Run
 from specdec.saved.store import RunStore
 from specdec.saved.sweeps import measured_cells, open_sweep
@@ -138,7 +139,7 @@ def _table(condition: Condition, outcomes: Sequence[Outcome]) -> Table:
             f"{speedup.mean:.2f}",
             f"{speedup.low:.2f}–{speedup.high:.2f}" if is_sure else "few prompts",
             f"{one.tokens_per_s:.1f}",
-            "" if one.acceptance is None else f"{100 * one.acceptance:.0f} %",
+            "" if one.acceptance is None else percent(one.acceptance),
             str(one.num_prompts),
         )
     return table

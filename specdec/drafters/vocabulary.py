@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from specdec.errors import ModelError
 from specdec.models.tokenizer import Tokenizer
+from specdec.records import percent
 from specdec.sampling import FloatArray
 
 MIN_SHARE = 0.1
@@ -57,7 +58,7 @@ class VocabularyMap:
     def __str__(self) -> str:
         if self.same_ids:
             return "the same vocabulary"
-        return f"{self.num_shared_texts:,} tokens in common, {self.share:.1%} of the draft's"
+        return f"{self.num_shared_texts:,} tokens in common, {percent(self.share)} of the draft's"
 
 
 def match_vocabularies(draft: Tokenizer, target: Tokenizer) -> VocabularyMap:

@@ -21,7 +21,7 @@ from operator import mul
 
 from specdec.policies.base import MAX_DEPTH, Budget
 from specdec.policies.costs import Costs
-from specdec.records import RoundResult
+from specdec.records import RoundResult, percent
 
 PRIOR = 0.6
 """What position 1 is taken to be accepted with before it was tested; tests make it forgotten."""
@@ -112,7 +112,7 @@ class Outlook:
         verdict = ("costs", "saves") if best < before else ("saves", "costs")
         return (
             f"K {before} → {best}: position {position} is accepted "
-            f"{100 * self.rates[position - 1]:.0f} % of the time, and {verdict[0]} "
+            f"{percent(self.rates[position - 1])} of the time, and {verdict[0]} "
             f"{_words(abs(gain_s))} more than it {verdict[1]}."
         )
 

@@ -18,7 +18,7 @@ from functools import partial
 from math import sqrt
 
 from specdec.policies.base import Budget
-from specdec.records import RoundResult
+from specdec.records import RoundResult, percent
 from specdec.sampling import Distribution
 
 GAMMA = 0.2
@@ -99,5 +99,5 @@ class EntropyRun:
         if abs(limit - told) < 0.1:
             return ""
         self._told = limit
-        lately = f"{100 * self._rate:.0f} % were accepted lately"
+        lately = f"{percent(self._rate)} were accepted lately"
         return f"Drafting stops above {limit:.1f} nats, no longer {told:.1f}: {lately}."

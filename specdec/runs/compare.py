@@ -44,7 +44,7 @@ KPIS = (
     Kpi(
         "tokens_per_s",
         "Tokens per second",
-        "1/s",
+        "tokens/s",
         "higher",
         "Tokens written over decoding time; reading the prompt is not in it.",
         lambda r: r.summary.tokens_per_s,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from specdec.metrics import Baseline, conditional_acceptance, predicted_tokens_per_round
-from specdec.records import RoundResult, RunSummary
+from specdec.records import RoundResult, RunSummary, percent
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
 
 MIN_TRIES = 5
@@ -121,7 +121,7 @@ def reason(prediction: Forecast) -> str:
     link = f" and {1e3 * costs.link_s:.0f} ms of network" if costs.link_s > 0 else ""
     why = (
         f"a call of the target costs {1e3 * costs.call_s:.0f} ms{link}, so a first drafted token "
-        f"saves {saved_ms:.0f} ms on average ({100 * first:.1f} % are accepted) and costs "
+        f"saves {saved_ms:.0f} ms on average ({percent(first)} are accepted) and costs "
         f"{price_ms:.0f} ms to draft and check"
     )
     if best == 0:

@@ -12,9 +12,11 @@ from typing import Any
 
 import jinja2
 
+from specdec.records import percent
 from specdec.runs.compare import KPIS, describe_settings, time_shares
 from specdec.runs.run import Run
 from specdec.view.facts import token_facts, visible
+from specdec.view.history_words import figure
 from specdec.view.palette import LOOKS
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -45,6 +47,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["percent"] = percent
     return environment.get_template("run.html")
 
 
@@ -79,9 +82,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
 
 def _figures(run: Run) -> list[tuple[str, str]]:
     figures = [
-        (kpi.label, f"{value:.4g} {kpi.unit}".strip())
-        for kpi in KPIS
-        if (value := kpi.value(run)) is not None
+        (kpi.label, figure(kpi, value)) for kpi in KPIS if (value := kpi.value(run)) is not None
     ]
     if run.rounds:
         shares = time_shares(run.summary)

@@ -62,7 +62,7 @@ def _draw_members(worth: list[MemberWorth]) -> None:
     )
     number = st.column_config.NumberColumn
     st.dataframe(
-        pd.DataFrame(worth),
+        pd.DataFrame(worth).assign(share_of_output=lambda one: 100 * one.share_of_output),
         hide_index=True,
         column_config={
             "name": "Member",
@@ -80,7 +80,7 @@ def _draw_members(worth: list[MemberWorth]) -> None:
             ),
             "share_of_output": number(
                 "Share of the output",
-                format="percent",
+                format="%.1f %%",
                 help="Of the tokens that came out of these rounds. What is missing to 100 % are "
                 "the target's own: resampled and bonus tokens.",
             ),

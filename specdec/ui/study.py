@@ -163,11 +163,7 @@ def _draw_sides(result: RoundResult, text_of: TextOf) -> None:
         help="Where a token was to come next: its position in the output, and what competed for "
         "it. In a tree, a place is given by the token that it comes after.",
     )
-    of = (
-        "the models' own probabilities (at temperature 0 those tested are 0 or 1)"
-        if result.temperature == 0
-        else "after temperature and top-p, as they are tested"
-    )
+    of = _which_probs(result)
     panels.draw_chart(
         "Draft against target",
         f"The likeliest tokens of both sides at this position: {of}. Residual: max(0, p − q), made "
@@ -177,6 +173,13 @@ def _draw_sides(result: RoundResult, text_of: TextOf) -> None:
         "Probabilities of the likeliest tokens, by draft and by target",
         height_px=320,
     )
+
+
+def _which_probs(result: RoundResult) -> str:
+    """Say which probabilities a round is told with; see `inspector.told_probs`."""
+    if result.temperature == 0:
+        return "the models' own (at temperature 0 those tested are 0 or 1)"
+    return "after temperature and top-p, as they are tested"
 
 
 def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
@@ -189,8 +192,12 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
             "place": number("#", help="Place in the round."),
             "after": "After" if result.num_drafted > result.depth else None,
             "token": "Token",
-            "draft_prob": number("q", format="%.4f", help="Probability it was drafted with."),
-            "target_prob": number("p", format="%.4f", help="The target's probability of it."),
+            "draft_prob": number(
+                "q", format="%.4f", help=f"The draft's probability of it: {_which_probs(result)}."
+            ),
+            "target_prob": number(
+                "p", format="%.4f", help=f"The target's probability of it: {_which_probs(result)}."
+            ),
             "ratio": number("p / q", format="%.3f"),
             "acceptance_prob": number(
                 "chance",

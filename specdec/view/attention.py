@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from specdec.records import percent
 from specdec.runs.attention import Attention
 from specdec.view.charts import Data, Spec, bare_spec, empty_chart
 from specdec.view.facts import TextOf, visible
@@ -103,7 +104,7 @@ def shaded_html(
     for slot, token_id in enumerate(attention.token_ids):
         weight = float(weights[slot])
         shade = MAX_SHADE * min(1.0, (weight / most) ** 0.5)
-        share = f"{100 * weight:.2f} %" if seen[slot] else HIDDEN
+        share = percent(weight) if seen[slot] else HIDDEN
         marks = ["own"] * (slot == num_text + node) + ["hidden"] * (not seen[slot])
         spans.append(
             f'<span class="{" ".join(marks)}" style="background:rgba({_SHADE}, {shade:.3f})" '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 from specdec.records import TokenRecord, TopToken
@@ -42,9 +43,9 @@ def _lines(record: TokenRecord, round_number: int, text_of: TextOf) -> Iterator[
         yield " · ".join(filter(None, sides))
     if record.acceptance_prob is not None and record.uniform is not None:
         sign = "<" if record.uniform < record.acceptance_prob else "≥"
+        chance = "min(1, p/q)" if is_ratio(record) else "its chance to pass"
         yield (
-            f"test: drawn u = {record.uniform:.3f} {sign} min(1, p/q) = "
-            f"{record.acceptance_prob:.3f}"
+            f"test: drawn u = {record.uniform:.3f} {sign} {chance} = {record.acceptance_prob:.3f}"
         )
     entropies = [
         f"{side} {entropy:.2f}"
@@ -56,6 +57,17 @@ def _lines(record: TokenRecord, round_number: int, text_of: TextOf) -> Iterator[
     alternatives = _alternatives(record.top_tokens, text_of)
     if alternatives:
         yield alternatives
+
+
+def is_ratio(record: TokenRecord) -> bool:
+    """Say whether the token was tested by p/q itself.
+
+    A later sibling is tested by what its elders left of p, and a block by the chain as a whole.
+    """
+    p, q, chance = record.target_prob, record.draft_prob, record.acceptance_prob
+    if p is None or not q or chance is None:
+        return False
+    return math.isclose(chance, min(1.0, p / q), rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _side(name: str, prob: float | None, logprob: float | None) -> str:

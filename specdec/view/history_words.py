@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from specdec.records import percent
 from specdec.runs.compare import KPIS, Kpi, KpiRow, SettingDifference, kpi_table
 from specdec.runs.noise import MIN_RUNS, Interval, MeanDifference, mean_difference, mean_interval
 from specdec.runs.run import MAX_TITLE_CHARS, Run
@@ -44,21 +45,22 @@ def heading(line: StoredRun) -> str:
 
 
 def figure(kpi: Kpi, value: float | None) -> str:
-    """Return a value with its unit; rates in percent."""
+    """Return a value, in percent or with the unit that its label does not name."""
     if value is None:
         return "–"
     if kpi.name == "draft_acceptance_rate":
-        return f"{100 * value:.1f} %"
+        return percent(value)
     if kpi.name == "num_tokens":
         return f"{value:.0f}"
     number = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return {"1/s": f"{number} /s", "×": f"{number} ×", "s": f"{number} s"}.get(kpi.unit, number)
+    return f"{number} {kpi.unit}" if kpi.unit in ("×", "s") else number
 
 
 def change(kpi: Kpi, value: float | None, base: float | None) -> str:
     """Say how far a value lies from the reference's, `base`, and whether that is better.
 
-    Rates differ by percentage points, all else by percent of the reference.
+    Rates differ by percentage points, all else by percent of the reference; whole ones, because
+    less than that is noise.
     """
     if value is None or base is None:
         return ""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from specdec.block import BLOCK_RULE
-from specdec.records import RoundResult, TokenRecord, TokenStatus
-from specdec.view.facts import TextOf, visible
+from specdec.records import RoundResult, TokenRecord, TokenStatus, TopToken
+from specdec.view.facts import TextOf, is_ratio, visible
 from specdec.view.palette import LOOKS
 
 NameOf = Callable[[TokenRecord], str]
@@ -49,15 +49,29 @@ def candidate_rows(result: RoundResult, text_of: TextOf) -> list[CandidateRow]:
             if record.parent >= 0
             else "",
             token=visible(text_of(record.token_id)),
-            draft_prob=record.draft_prob,
-            target_prob=record.target_prob,
-            ratio=_ratio(record),
+            draft_prob=q,
+            target_prob=p,
+            ratio=None if result.temperature == 0 else _ratio(record),
             acceptance_prob=record.acceptance_prob,
             uniform=record.uniform,
             verdict=f"{LOOKS[record.status].glyph} {record.status}",
         )
         for record in records
+        for q, p in [told_probs(record, result)]
     ]
+
+
+def told_probs(
+    record: TokenRecord | TopToken, result: RoundResult
+) -> tuple[float | None, float | None]:
+    """Return draft's and target's probability of a token as a round is told with, everywhere.
+
+    Those that were tested, after temperature and top-p. At temperature 0 these are 0 and 1 and say
+    nothing, so the models' own are told.
+    """
+    if result.temperature == 0:
+        return _exp(record.draft_logprob), _exp(record.target_logprob)
+    return record.draft_prob, record.target_prob
 
 
 def _ratio(record: TokenRecord) -> float | None:
@@ -99,7 +113,7 @@ def steps(result: RoundResult, text_of: TextOf) -> Iterator[str]:
     for record in result.candidates:
         if record.acceptance_prob is not None and record.uniform is not None:
             if greedy:
-                yield _greedy_test(record, name)
+                yield _greedy_test(record, result, name)
             else:
                 yield _block_test(record, name) if is_block else _test(record, name)
     num_discarded = sum(c.status is TokenStatus.DISCARDED for c in result.candidates)
@@ -126,12 +140,18 @@ def _test(record: TokenRecord, name: NameOf) -> str:
     p, q = record.target_prob or 0.0, record.draft_prob or 0.0
     passed = record.status is TokenStatus.ACCEPTED
     drawn = f"{record.uniform:.3f} was drawn, {'below it' if passed else 'not below it'}"
-    chance = (
-        f"the target gives it p = {p:.3f}, at least the draft's q = {q:.3f}, so it is sure to pass"
-        if record.acceptance_prob >= 1
-        else f"the target gives it p = {p:.3f} and the draft q = {q:.3f}, so it passes with "
-        f"probability p/q = {record.acceptance_prob:.3f}; {drawn}"
-    )
+    sides = f"the target gives it p = {p:.3f} and the draft q = {q:.3f}"
+    if not is_ratio(record):
+        chance = (
+            f"{sides}; by what its elder siblings left of p it passes with probability "
+            f"{record.acceptance_prob:.3f}; {drawn}"
+        )
+    elif record.acceptance_prob >= 1:
+        chance = f"{sides}, no more than that, so it is sure to pass"
+    else:
+        chance = (
+            f"{sides}, so it passes with probability p/q = {record.acceptance_prob:.3f}; {drawn}"
+        )
     return f"{name(record)}: {chance}: {record.status}."
 
 
@@ -146,8 +166,10 @@ def _block_test(record: TokenRecord, name: NameOf) -> str:
     )
 
 
-def _greedy_test(record: TokenRecord, name: NameOf) -> str:
-    own = "" if record.target_logprob is None else f" ({record.target_logprob:.2f})"
+def _greedy_test(record: TokenRecord, result: RoundResult, name: NameOf) -> str:
+    sides = zip(("q", "p"), told_probs(record, result), strict=True)
+    known = ", ".join(f"{side} = {prob:.3f}" for side, prob in sides if prob is not None)
+    own = f" ({known})" if known else ""
     if record.status is TokenStatus.ACCEPTED:
         return f"{name(record)} is the target's likeliest token too{own}: accepted."
     return f"{name(record)} is not the target's likeliest token{own}: rejected."
@@ -259,28 +281,17 @@ def default_spot(result: RoundResult) -> int:
 def bars(result: RoundResult, spot: Spot, text_of: TextOf) -> list[Bar]:
     """Return p against q over both sides' likeliest tokens at a spot.
 
-    q is what the first of the siblings was drawn from. At temperature 0 the tested probabilities
-    are 0 and 1, so the models' own are given. The residual is given where one candidate was
-    rejected by itself, normalised over the whole vocabulary; what several siblings or a block leave
-    depends on more than is kept.
+    q is what the first of the siblings was drawn from; see `told_probs`. The residual is given
+    where one candidate was rejected by itself, normalised over the whole vocabulary; what several
+    siblings or a block leave depends on more than is kept.
     """
     here = spot.records
     probs: dict[int, tuple[float | None, float | None]] = {}
     for record in here:
         for top in record.top_tokens:
-            shown = (
-                (_exp(top.draft_logprob), _exp(top.target_logprob))
-                if result.temperature == 0
-                else (top.draft_prob, top.target_prob)
-            )
-            probs.setdefault(top.token_id, shown)
+            probs.setdefault(top.token_id, told_probs(top, result))
     for record in here:
-        if record.token_id not in probs:
-            probs[record.token_id] = (
-                (_exp(record.draft_logprob), _exp(record.target_logprob))
-                if result.temperature == 0
-                else (record.draft_prob, record.target_prob)
-            )
+        probs.setdefault(record.token_id, told_probs(record, result))
     is_end = any(record in here for record in _rejected_before(result))
     mass = _residual_mass(result) if is_end and result.temperature > 0 else None
     rows = [

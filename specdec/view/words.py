@@ -7,6 +7,7 @@ import re
 from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import FIXED_POLICY, FinishReason, RoundSetting, RunSummary
+from specdec.records import percent as percent  # a word of the page like the others
 from specdec.view.run_view import RunView
 
 TOTALS_MEANING = (
@@ -21,10 +22,6 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>$~:&])")
 def plain(text: str) -> str:
     """Escape `text` so that Streamlit's Markdown shows it as it is."""
     return _MARKDOWN.sub(r"\\\1", text)
-
-
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def state_word(phase: Phase, *, is_comparing: bool = False) -> tuple[str, str]:

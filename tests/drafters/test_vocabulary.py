@@ -24,7 +24,7 @@ def test_tokens_of_the_same_bytes_meet_whatever_their_ids(tmp_path):
     match = match_vocabularies(draft, target)
     assert pairs(match) == {0: 1, 1: 0, 2: 3, 4: 5}
     assert not match.same_ids
-    assert str(match) == "3 tokens in common, 75.0% of the draft's"
+    assert str(match) == "3 tokens in common, 75.0 % of the draft's"
 
 
 def test_a_control_token_never_meets_a_text_of_the_same_letters(tmp_path):

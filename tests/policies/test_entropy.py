@@ -118,8 +118,8 @@ def test_the_reason_tells_each_tenth_of_a_nat() -> None:
     reasons = follow(run_at(0.4), [entropy_round(n, 4, 0) for n in range(40)])
     told = [reason for reason in reasons if reason]
     assert told == [
-        "Drafting stops above 1.7 nats, no longer 1.8: 0 % were accepted lately.",
-        "Drafting stops above 1.6 nats, no longer 1.7: 0 % were accepted lately.",
+        "Drafting stops above 1.7 nats, no longer 1.8: 0.0 % were accepted lately.",
+        "Drafting stops above 1.6 nats, no longer 1.7: 0.0 % were accepted lately.",
     ]
 
 

@@ -55,7 +55,7 @@ def match(tokenizers):
 def test_llama_3_and_gpt_oss_share_four_fifths_of_the_drafts_tokens(match):
     assert (match.num_shared_texts, match.num_texts) == (103_245, 128_000)
     assert not match.same_ids
-    assert str(match) == "103,245 tokens in common, 80.7% of the draft's"
+    assert str(match) == "103,245 tokens in common, 80.7 % of the draft's"
 
 
 def test_hardly_any_id_is_the_same_so_ids_must_never_be_passed_across(match):

@@ -54,6 +54,15 @@ def test_the_answer_is_there_token_by_token(run):
     assert run.prompt in page.text
 
 
+def test_figures_are_told_as_on_the_history_page(run):
+    text = Page(share_page(run)).text
+    assert f"with drafts by {run.draft.name}" in text
+    first = run.summary.per_position_acceptance[0]
+    assert f"{100 * first:.1f} %" in text
+    assert f"{100 * run.summary.draft_acceptance_rate:.1f} %" in text
+    assert "1/s" not in text
+
+
 def hostile(run):
     config = replace(run.config, target=HOSTILE, draft=HOSTILE)
     return replace(

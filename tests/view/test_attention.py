@@ -67,7 +67,7 @@ def test_tokens_are_shaded_by_what_they_got_and_the_first_one_is_no_measure(foun
     assert tree.count('class="hidden"') == 3
     assert tree.count('class="own"') == 1
     assert 'class="own"' not in before
-    assert 'title="16.00 %"' in before
+    assert 'title="16.0 %"' in before
 
 
 def test_nothing_looked_at_is_no_shade_and_no_division(found):

@@ -53,6 +53,33 @@ def test_a_greedy_round_is_told_without_probabilities(tmp_path):
         assert ("likeliest token too" in told) is bool(result.num_accepted)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_table_chart_and_sentence_tell_one_probability(tmp_path, temperature):
+    pair = tiny_pair(tmp_path)
+    settings = RoundSettings(pair.drafter, 4, Sampler(temperature))
+    events = generate([5, 6], pair.target, settings, max_tokens=40)
+    num_told = 0
+    for result in (event for event in events if isinstance(event, RoundResult)):
+        told = list(inspector.steps(result, text_of))
+        rows = inspector.candidate_rows(result, text_of)
+        bars = {
+            (spot.parent, bar.token): bar
+            for spot in inspector.spots(result)
+            for bar in inspector.bars(result, spot, text_of)
+        }
+        for row, record in zip(rows, result.candidates, strict=False):
+            bar = bars[record.parent, row.token]
+            assert (bar.draft_prob, bar.target_prob) == (row.draft_prob, row.target_prob)
+            if record.uniform is None:
+                continue
+            [sentence] = [one for one in told if one.startswith(f"“{row.token}”")][:1]
+            assert f"q = {row.draft_prob:.3f}" in sentence
+            assert f"p = {row.target_prob:.3f}" in sentence
+            assert 0 < row.draft_prob < 1
+            num_told += 1
+    assert num_told
+
+
 def test_a_round_of_plain_decoding_has_a_story_too(tmp_path):
     result = greedy_rounds(tmp_path, 0, NoDrafter())[0]
     told = list(inspector.steps(result, text_of))
@@ -124,7 +151,10 @@ def test_a_residual_that_is_not_max_p_minus_q_is_not_shown(rounds, change):
 
     fell, passed = TokenStatus.REJECTED, TokenStatus.ACCEPTED
     candidates = {
-        "two siblings": (token(1, -1, fell), token(2, -1, fell)),
+        "two siblings": (
+            token(1, -1, fell),
+            replace(token(2, -1, fell), acceptance_prob=0.4),
+        ),
         "a block": (token(1, -1, fell),),
         "an elder of an accepted one": (token(1, -1, fell), token(2, -1, passed)),
     }[change]
@@ -144,6 +174,8 @@ def test_a_residual_that_is_not_max_p_minus_q_is_not_shown(rounds, change):
     } == {None}
     told = " ".join(inspector.steps(result, text_of))
     assert "max(0, p − q)" not in told
+    siblings_left = "by what its elder siblings left of p it passes with probability 0.400"
+    assert (siblings_left in told) is (change == "two siblings")
     said = {
         "two siblings": "after 2 candidates were rejected in turn",
         "a block": "the chain taken as a whole",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from specdec.metrics import Baseline, Totals
@@ -69,6 +71,9 @@ def test_the_facts_of_a_tested_token_show_the_test():
         drafted_by="suffix",
     )
     facts = token_facts(record, 3, {7: " the"}.__getitem__)
+    by_the_whole_chain = replace(record, acceptance_prob=0.35)  # as a block, or a later sibling
+    told = token_facts(by_the_whole_chain, 3, {7: " the"}.__getitem__)
+    assert "u = 0.600 ≥ its chance to pass = 0.350" in told
     assert "drafted by suffix" in facts
     assert "“␣the” rejected, round 3, position 5" in facts
     assert "u = 0.600 ≥ min(1, p/q) = 0.200" in facts

@@ -188,7 +188,7 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
             "temperature": line.temperature,
             "tokens_per_s": line.tokens_per_s,
             "speedup": line.speedup,
-            "acceptance": line.draft_acceptance_rate,
+            "acceptance": _in_percent(line.draft_acceptance_rate),
             "length": line.mean_acceptance_length,
             "tokens": line.num_tokens,
             "ended": line.finish_reason,
@@ -201,6 +201,10 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame["started"] = pd.to_datetime(frame["started"], errors="coerce", utc=True)
     return frame
+
+
+def _in_percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _columns() -> dict[str, ColumnConfig | str | None]:
@@ -218,7 +222,7 @@ def _columns() -> dict[str, ColumnConfig | str | None]:
         "tokens": number("Tokens", width=70),
         "tokens_per_s": number("Tokens/s", format="%.1f", width=76),
         "speedup": number("Speed-up", format="%.2f ×", width=76, help="Over plain decoding."),
-        "acceptance": number("Accepted", format="percent", width=76, help="Of drafted tokens."),
+        "acceptance": number("Accepted", format="%.1f %%", width=76, help="Of drafted tokens."),
         "length": number(
             "Length", format="%.2f", width=70, help="Mean acceptance length: tokens per round."
         ),
