@@ -26,6 +26,11 @@ TREE = Budget(depth=4, num_nodes=12)
 Nodes = list[tuple[int, int]]
 
 
+def name_of(budget: Budget) -> str:
+    """Name a case the same in every process."""
+    return f"{budget.depth}-deep-{budget.num_nodes}-nodes"
+
+
 def propose(context: Sequence[int], budget: Budget, **options: float) -> Draft:
     return SuffixDrafter(**options).start(context).propose(context, budget, Sampler(), RNG)
 
@@ -236,7 +241,7 @@ class FixedBudget:
         return self._budget
 
 
-@pytest.mark.parametrize("budget", [*map(Budget.chain, [0, 1, 2, 3, 5, 8, 16]), TREE], ids=str)
+@pytest.mark.parametrize("budget", [*map(Budget.chain, [0, 1, 2, 3, 5, 8, 16]), TREE], ids=name_of)
 @pytest.mark.parametrize("alpha", [1.0, 4.0])
 def test_temperature_zero_equals_plain_decoding(budget: Budget, alpha: float) -> None:
     target = ToyModel(3)
@@ -254,7 +259,7 @@ def test_temperature_zero_equals_plain_decoding(budget: Budget, alpha: float) ->
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("budget", [Budget(2, 6), Budget(3, 7)], ids=str)
+@pytest.mark.parametrize("budget", [Budget(2, 6), Budget(3, 7)], ids=name_of)
 def test_a_drafted_tree_keeps_the_law_of_the_target(seed: int, budget: Budget) -> None:
     draft = propose([2, 1, 1, 1, 1, 0, 1, 1], budget, alpha=4.0)
     siblings = draft.children()
