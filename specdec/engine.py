@@ -246,6 +246,7 @@ class _Loop:
             policy=settings.policy.name,
             rule=name_of(settings.rule),
             reason=allowed.reason,
+            state_bytes=scores.state_bytes,
         )
         self._rounds.append(result)
         self.totals.add(result)

@@ -160,6 +160,7 @@ class RoundResult:
         policy: name of what decided K.
         rule: name of the rule that decided about the draft, as in `specdec.block.RULES`.
         reason: why the policy moved K, in one sentence; empty where it did not.
+        state_bytes: hidden states that came over the link for the drafter; `link_s` includes them.
     """
 
     round: int
@@ -182,6 +183,7 @@ class RoundResult:
     policy: str = FIXED_POLICY
     rule: str = "token"
     reason: str = ""
+    state_bytes: int = 0
 
     @property
     def num_drafted(self) -> int:

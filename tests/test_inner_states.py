@@ -18,7 +18,7 @@ from specdec.policies.base import Budget
 from specdec.records import RoundResult
 from specdec.sampling import Sampler
 from specdec.targets.base import LOGITS_ONLY, Wanted
-from specdec.targets.link import EmulatedLink
+from specdec.targets.link import STATE_BYTES_PER_S, EmulatedLink
 from specdec.targets.local import LocalTarget
 from tests.models.tiny import write_tiny_llama
 from tests.test_engine import Diary, TreeDrafter
@@ -53,7 +53,11 @@ def hidden_of(model, context):
     return inside.hidden
 
 
-def follow(model, turns, *, prompt=PROMPT, target=None, max_tokens=24, temperature=0.8):
+def follow(model, turns, **options):
+    return [t for one in follow_rounds(model, turns, **options) for t in one.emitted]
+
+
+def follow_rounds(model, turns, *, prompt=PROMPT, target=None, max_tokens=24, temperature=0.8):
     left = list(turns)
     events = generate(
         prompt,
@@ -62,7 +66,7 @@ def follow(model, turns, *, prompt=PROMPT, target=None, max_tokens=24, temperatu
         max_tokens=max_tokens,
         seed=4,
     )
-    return [t for e in events if isinstance(e, RoundResult) for t in e.emitted]
+    return [event for event in events if isinstance(event, RoundResult)]
 
 
 def check(model, diary):
@@ -115,10 +119,26 @@ def test_who_does_not_ask_gets_none(model):
     assert {hidden is None for _, _, hidden in diary.asked} == {True}
 
 
-def test_states_cross_the_emulated_link(model):
-    diary = Diary(NgramDrafter(), wants=WANTED)
-    follow(model, [diary], target=EmulatedLink(LocalTarget(model), 1e-4))
+def test_states_cross_the_emulated_link_and_are_counted(model):
+    waits: list[float] = []
+    diary = Diary(ModelDrafter(model.without_middle_layers()), wants=WANTED)
+    link = EmulatedLink(LocalTarget(model), 0.05, sleep=waits.append)
+    rounds = follow_rounds(model, [diary], target=link)
     check(model, diary)
+    of_a_token = 4 * len(LAYERS) * 32  # float32, each as wide as the model
+    of_the_prompt = of_a_token * (len(PROMPT) - 1)
+    assert [one.state_bytes for one in rounds] == [
+        of_a_token * (1 + one.num_drafted) + of_the_prompt * (one.round == 0) for one in rounds
+    ]
+    back_s = [0.025 + one.state_bytes / STATE_BYTES_PER_S for one in rounds]
+    assert waits == [wait for one in back_s for wait in (0.025, one)]
+
+
+def test_nothing_is_counted_where_nothing_is_asked_for_or_no_link_is_crossed(model):
+    asks, plain = Diary(NgramDrafter(), wants=WANTED), NgramDrafter()
+    link = EmulatedLink(LocalTarget(model), 0.05, sleep=lambda _: None)
+    for drafter, target in ((asks, None), (plain, link)):
+        assert not any(r.state_bytes for r in follow_rounds(model, [drafter], target=target))
 
 
 def test_attention_weights_come_with_each_call_that_asks_for_them(model):

@@ -70,6 +70,7 @@ _ROUND_FIELDS = (
     "draft_s",
     "verify_s",
     "link_s",
+    "state_bytes",
     "retry_s",
     "sample_s",
     "wall_s",

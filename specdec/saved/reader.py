@@ -198,6 +198,7 @@ _ROUND_RANGES: Mapping[str, _Range] = {
     "temperature": (0.0, MAX_TEMPERATURE),
     "top_k": (0, MAX_INT),
     "top_p": (0.0, 1.0),
+    "state_bytes": (0, MAX_INT),
 }
 
 

@@ -75,6 +75,8 @@ class Scores:
     lost before the call that succeeded, in failed attempts and in waiting; it is no part of
     verification.
 
+    `state_bytes` counts the hidden states that came over the link with this answer.
+
     Only where the run was started to give them: `hidden` [1 + num_drafted, num_layers, width], the
     hidden states behind each row of `logits`; `attention`, for each layer the weights
     [num_heads, 1 + num_drafted, num_slots] from each row to what it saw.
@@ -83,6 +85,7 @@ class Scores:
     logits: Sequence[NDArray[np.floating[Any]] | None]
     link_s: float = 0.0
     retry_s: float = 0.0
+    state_bytes: int = 0
     hidden: NDArray[np.float32] | None = None
     attention: Sequence[NDArray[np.float32]] | None = None
 

@@ -20,6 +20,12 @@ from specdec.targets.base import LOGITS_ONLY, Exactness, Scores, Target, TargetR
 
 Sleep = Callable[[float], None]
 
+STATE_BYTES_PER_S = 12_500_000
+"""100 Mbit/s, for hidden states only: a drafter that reads them has them sent with each answer.
+
+Tokens, and what a target says of them, are as few bytes as any request's and count as none.
+"""
+
 
 class EmulatedLink:
     """A target behind a link with a round trip of `rtt_s` seconds.
@@ -27,7 +33,8 @@ class EmulatedLink:
     The round trip of each call is drawn from a normal distribution with standard deviation
     `jitter_s`, never below zero, from a generator of its own: the link does not change what is
     written. Half of it passes before the target works, half after. The prompt travels with the
-    first call, so reading it costs no trip of its own.
+    first call, so reading it costs no trip of its own. Hidden states that the drafter asked for
+    come back with the answers, those of the prompt with the first, at `STATE_BYTES_PER_S`.
     """
 
     link_is_emulated = True
@@ -84,6 +91,7 @@ class EmulatedLinkRun:
         self._run = run
         self._trip_s = trip_s
         self._sleep = sleep
+        self._owed_bytes = _size(run.read_hidden)
 
     @property
     def read_hidden(self) -> NDArray[np.float32] | None:
@@ -93,8 +101,11 @@ class EmulatedLinkRun:
         trip_s = self._trip_s()
         there_s = self._wait(trip_s / 2)
         scores = self._run.score(context, draft)
-        back_s = self._wait(trip_s / 2)
-        return replace(scores, link_s=scores.link_s + there_s + back_s)
+        state_bytes = self._owed_bytes + _size(scores.hidden)
+        self._owed_bytes = 0
+        back_s = self._wait(trip_s / 2 + state_bytes / STATE_BYTES_PER_S)
+        link_s = scores.link_s + there_s + back_s
+        return replace(scores, link_s=link_s, state_bytes=state_bytes)
 
     def _wait(self, seconds: float) -> float:
         began_s = time.perf_counter()
@@ -103,3 +114,7 @@ class EmulatedLinkRun:
 
     def close(self) -> None:
         self._run.close()
+
+
+def _size(states: NDArray[np.float32] | None) -> int:
+    return 0 if states is None else states.nbytes

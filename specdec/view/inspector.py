@@ -131,7 +131,11 @@ def _all_of(count: int) -> str:
 
 
 def _link_words(result: RoundResult) -> str:
-    return f", {1e3 * result.link_s:.0f} ms of it on the network" if result.link_s > 0 else ""
+    if result.link_s <= 0:
+        return ""
+    states = result.state_bytes
+    sent = f", with {states / 1e3:.0f} kB of hidden states for the draft" if states else ""
+    return f", {1e3 * result.link_s:.0f} ms of it on the network{sent}"
 
 
 def _test(record: TokenRecord, name: NameOf) -> str:

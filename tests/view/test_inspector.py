@@ -80,6 +80,26 @@ def test_table_chart_and_sentence_tell_one_probability(tmp_path, temperature):
     assert num_told
 
 
+@pytest.mark.parametrize(
+    ("link_s", "state_bytes", "said"),
+    [
+        (0.0, 0, None),
+        (0.0504, 0, ", 50 ms of it on the network)"),
+        (
+            0.0541,
+            41_472,
+            ", 54 ms of it on the network, with 41 kB of hidden states for the draft)",
+        ),
+    ],
+)
+def test_the_network_share_of_a_call_is_named(tmp_path, link_s, state_bytes, said):
+    (result, *_) = greedy_rounds(tmp_path, 0, NoDrafter())
+    told = " ".join(
+        inspector.steps(replace(result, link_s=link_s, state_bytes=state_bytes), text_of)
+    )
+    assert said in told if said else "network" not in told
+
+
 def test_a_round_of_plain_decoding_has_a_story_too(tmp_path):
     result = greedy_rounds(tmp_path, 0, NoDrafter())[0]
     told = list(inspector.steps(result, text_of))
