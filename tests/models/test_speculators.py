@@ -15,12 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("speculators", reason="the classes that define the format of feature heads")
-torch = pytest.importorskip("torch")
-
-from safetensors.torch import load_file
-from speculators.models.eagle3 import Eagle3DraftModel, Eagle3SpeculatorConfig
+from safetensors.numpy import load_file
 
 from specdec.drafters.feature import FeatureContext
 from specdec.models.eagle3 import HeadWeights
@@ -28,8 +23,13 @@ from specdec.models.feature_head import FeatureHead
 from specdec.models.fetch.hub import resolve
 from specdec.models.fetch.known import KNOWN_MODELS
 from specdec.models.json_values import read_json
+from specdec.models.llama import LlamaWeights
 from tests.models.tiny_head import write_tiny_head
 
+torch = pytest.importorskip("torch")
+eagle3 = pytest.importorskip(
+    "speculators.models.eagle3", reason="the classes that define the format of feature heads"
+)
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 NUM_TOKENS, STEPS = 9, 4
 FORMS: Mapping[str, Mapping[str, Any]] = {
@@ -46,7 +46,7 @@ def theirs(
     """Return, for each unrolled step, their logits [NUM_TOKENS - 1, num_rows]."""
     values = dict(read_json(folder / "config.json"))
     verifier = values.pop("speculators_config")["verifier"]
-    config = Eagle3SpeculatorConfig.from_dict(
+    config = eagle3.Eagle3SpeculatorConfig.from_dict(
         values
         | {
             "speculators_config": {
@@ -59,10 +59,11 @@ def theirs(
     )
     config.speculators_config.verifier.name_or_path = None  # or it looks for it on the hub
     config.transformer_layer_config._attn_implementation = "eager"
-    model = Eagle3DraftModel(config).float().eval()
-    tensors = load_file(folder / "model.safetensors")
-    tensors.setdefault("embed_tokens.weight", torch.from_numpy(embedding))
-    left_out = model.load_state_dict(tensors, strict=False)
+    model = eagle3.Eagle3DraftModel(config).float().eval()
+    tensors = {"embed_tokens.weight": embedding} | load_file(folder / "model.safetensors")
+    left_out = model.load_state_dict(
+        {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, strict=False
+    )
     assert not left_out.unexpected_keys
     assert {name.split(".")[0] for name in left_out.missing_keys} <= {
         "verifier_norm",
@@ -107,5 +108,5 @@ def test_a_tiny_head_gives_the_logits_of_their_classes(tmp_path: Path, form: str
 @pytest.mark.weights
 @pytest.mark.skipif("smollm2-eagle" not in KNOWN_MODELS, reason="no head is shipped yet")
 def test_the_shipped_head_gives_the_logits_of_their_classes() -> None:
-    target = load_file(resolve("smollm2-135m") / "model.safetensors")
-    check(resolve("smollm2-eagle"), target["model.embed_tokens.weight"].float().numpy(), 3)
+    target = LlamaWeights.load(resolve("smollm2-135m"))
+    check(resolve("smollm2-eagle"), target.embedding, 3)
