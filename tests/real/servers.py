@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,13 @@ import requests
 from safetensors.numpy import load_file, save_file
 
 from specdec.drafters.base import Drafter
+from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.translated import make_model_drafter
+from specdec.engine import RoundSettings, generate
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
+from specdec.records import FinishReason, RoundResult, RunSummary
+from specdec.sampling import Sampler
 from specdec.targets.server.remote import RemoteTarget
 from tests.models.tiny import write_tiny_llama
 
@@ -71,6 +77,58 @@ def write_speakable_llama(folder: Path) -> Path:
     head[others] = 0.8 * head[np.resize(speakable, len(others))]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+BLOWS = [
+    pytest.param(signal.SIGKILL, 20.0, r"refuses connections|closed the connection", id="killed"),
+    pytest.param(signal.SIGSTOP, 2.0, r"did not answer within 2 s", id="frozen"),
+]
+"""What befalls a server, the seconds it is given to answer, and what is said of it."""
+
+
+def run(
+    target: RemoteTarget,
+    prompt: Sequence[int],
+    num_tokens: int,
+    strike: Callable[[], object] | None = None,
+) -> tuple[list[RoundResult], RunSummary, float]:
+    """Return rounds, summary, and the seconds from `strike`, after two rounds, to the end."""
+    settings = RoundSettings(NgramDrafter(), 3, Sampler(0.0))
+    rounds: list[RoundResult] = []
+    struck_s = time.perf_counter()
+    for event in generate(prompt, target, settings, max_tokens=num_tokens):
+        if isinstance(event, RoundResult):
+            rounds.append(event)
+            if strike is not None and len(rounds) == 2:
+                strike()
+                struck_s = time.perf_counter()
+    assert isinstance(event, RunSummary)
+    return rounds, event, time.perf_counter() - struck_s
+
+
+def lose(
+    connected: RemoteTarget,
+    prompt: str,
+    process: subprocess.Popen[bytes],
+    blow: signal.Signals,
+    limit_s: float,
+    key: str | None = None,
+) -> str:
+    """Lose the server in mid-run and return what the run said; it must have kept its tokens."""
+    connection = connected.connection
+    hasty = replace(connection.endpoint, read_timeout_s=limit_s)
+    target = RemoteTarget(type(connection)(hasty, key), connected.tokenizer, connected._probed)
+    try:
+        rounds, summary, waited_s = run(
+            target, target.tokenizer.encode(prompt), 60, lambda: process.send_signal(blow)
+        )
+    finally:
+        if blow == signal.SIGSTOP:
+            process.send_signal(signal.SIGCONT)
+    assert summary.finish_reason is FinishReason.ERROR
+    assert summary.num_tokens == sum(len(result.emitted) for result in rounds) > 0
+    assert waited_s < (limit_s if blow == signal.SIGSTOP else 1.5) + 2.0
+    return repr(summary)
 
 
 def drafter_for(remote: RemoteTarget, model: PortableModel) -> Drafter:

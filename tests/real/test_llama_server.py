@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,24 +18,22 @@ from pathlib import Path
 
 import pytest
 
-from specdec.drafters.ngram import NgramDrafter
-from specdec.engine import RoundSettings, generate
 from specdec.errors import SpecdecError, TargetError
 from specdec.models.fetch import download
 from specdec.models.fetch.known import KNOWN_MODELS
 from specdec.models.fetch.progress import no_progress
-from specdec.records import FinishReason, RoundResult, RunSummary
 from specdec.sampling import Sampler
 from specdec.targets.server.endpoints import Endpoint
 from specdec.targets.server.noise import NOTICEABLE
 from specdec.targets.server.remote import RemoteTarget, connect
 from specdec.targets.server.streaming import measure_streaming
-from tests.real.servers import running
+from tests.real.servers import BLOWS, lose, run, running
 from tests.targets.server.raw_server import free_port
 
 PYTHON = os.environ.get("SPECDEC_LLAMA_PYTHON", "")
 KEY_VARIABLE, KEY = "LLAMA_TEST_KEY", "llama-9f31-Secret-77"
 LIMIT_S = 20.0
+PROMPT = "The capital of France is Paris. The capital of France is"
 pytestmark = [
     pytest.mark.server,
     pytest.mark.weights,
@@ -95,22 +90,6 @@ def target(served: Endpoint, smollm2_tokenizer) -> RemoteTarget:
     return connect(served, smollm2_tokenizer)
 
 
-def run(target: RemoteTarget, *, num_tokens: int = 24, after_rounds: int = 0, strike=None):
-    """Return rounds, summary and the seconds from `strike` (after some rounds) to the end."""
-    prompt = target.tokenizer.encode("The capital of France is Paris. The capital of France is")
-    settings = RoundSettings(NgramDrafter(), 3, Sampler(0.0))
-    rounds: list[RoundResult] = []
-    struck_s = time.perf_counter()
-    for event in generate(prompt, target, settings, max_tokens=num_tokens):
-        if isinstance(event, RoundResult):
-            rounds.append(event)
-            if strike is not None and len(rounds) == after_rounds:
-                strike()
-                struck_s = time.perf_counter()
-    assert isinstance(event, RunSummary)
-    return rounds, event, time.perf_counter() - struck_s
-
-
 def test_it_takes_whatever_name_and_verifies_by_prefixes_in_spite_of_its_noise(target):
     can = target.capabilities
     assert (can.server, can.protocol, can.form) == ("llama-server", "prefixes", "llama-prompts")
@@ -131,7 +110,7 @@ def test_the_protocol_it_lacks_is_refused_with_the_reason(served, smollm2_tokeni
 
 
 def test_a_run_keeps_what_it_wrote(target):
-    rounds, summary, _ = run(target)
+    rounds, summary, _ = run(target, target.tokenizer.encode(PROMPT), 24)
     assert summary.error is None
     assert summary.num_tokens == sum(len(result.emitted) for result in rounds) > 0
     text = target.tokenizer.decode([token for result in rounds for token in result.emitted])
@@ -156,33 +135,11 @@ def test_down_at_the_start_is_one_sentence(smollm2_tokenizer):
         connect(endpoint, smollm2_tokenizer)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are those of Unix")
-@pytest.mark.parametrize(
-    ("blow", "limit_s", "words"),
-    [
-        (signal.SIGKILL, LIMIT_S, r"refuses connections|closed the connection"),
-        (signal.SIGSTOP, 2.0, r"did not answer within 2 s"),
-    ],
-    ids=["killed", "frozen"],
-)
+@pytest.mark.parametrize(("blow", "limit_s", "words"), BLOWS)
 def test_a_server_lost_in_mid_run_leaves_the_run_its_tokens(
     gguf, smollm2_tokenizer, tmp_path, blow, limit_s, words
 ):
     with llama(gguf, tmp_path / "server.log") as (endpoint, process):
-        connected = connect(endpoint, smollm2_tokenizer)
-        hasty = replace(endpoint, read_timeout_s=limit_s)
-        target = RemoteTarget(
-            type(connected.connection)(hasty, KEY), smollm2_tokenizer, connected._probed
-        )
-        try:
-            rounds, summary, waited_s = run(
-                target, num_tokens=60, after_rounds=2, strike=lambda: process.send_signal(blow)
-            )
-        finally:
-            if blow == signal.SIGSTOP:
-                process.send_signal(signal.SIGCONT)
-    assert summary.finish_reason is FinishReason.ERROR
-    assert re.search(words, summary.error or "")
-    assert summary.num_tokens == sum(len(result.emitted) for result in rounds) > 0
-    assert waited_s < (limit_s if blow == signal.SIGSTOP else 1.5) + 2.0
-    assert KEY not in repr(summary)
+        error = lose(connect(endpoint, smollm2_tokenizer), PROMPT, process, blow, limit_s, KEY)
+    assert re.search(words, error)
+    assert KEY not in error

@@ -11,7 +11,10 @@ It is no part of the requirements (2.5 GB), so point SPECDEC_VLLM_PYTHON at a Py
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +35,7 @@ from specdec.targets.server.endpoints import Endpoint
 from specdec.targets.server.remote import RemoteTarget, open_remote
 from specdec.targets.server.streaming import measure_streaming
 from tests.models.tiny import write_tiny_llama
-from tests.real.servers import drafter_for, running
+from tests.real.servers import BLOWS, drafter_for, lose, running
 from tests.targets.server.raw_server import free_port
 
 PYTHON = os.environ.get("SPECDEC_VLLM_PYTHON", "")
@@ -43,6 +46,7 @@ pytestmark = [
 SHAPE = {"width": 128, "heads": 4, "kv_heads": 2, "ffn": 128}
 """vLLM's attention on a CPU wants heads of at least 32 numbers."""
 VOCAB_SIZE = 300
+KEY_VARIABLE, KEY = "VLLM_TEST_KEY", "vllm-4c07-Secret-12"
 TREE = Draft((5, 6, 7, 8, 9), (-1, 0, 0, -1, 3), (None,) * 5)
 
 
@@ -56,8 +60,15 @@ def model(folder: Path) -> PortableModel:
     return PortableModel.load(folder, "tiny")
 
 
-@pytest.fixture(scope="module")
-def endpoint(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+@pytest.fixture(scope="module", autouse=True)
+def key() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_VARIABLE, KEY)
+        yield
+
+
+@contextmanager
+def vllm(folder: Path, log: Path) -> Iterator[tuple[Endpoint, subprocess.Popen[bytes]]]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
@@ -68,10 +79,17 @@ def endpoint(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_API_KEY": KEY,
     }
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    with running(command, f"{url}/health", log, start_s=400, **environment):
-        yield Endpoint("lab", url, "tiny", tokenizer=str(folder))
+    with running(command, f"{url}/health", log, start_s=400, **environment) as process:
+        endpoint = Endpoint("lab", url, "tiny", tokenizer=str(folder), key_variable=KEY_VARIABLE)
+        yield endpoint, process
+
+
+@pytest.fixture(scope="module")
+def endpoint(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    with vllm(folder, tmp_path_factory.mktemp("log") / "server.log") as (endpoint, _):
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +188,24 @@ def test_it_streams_and_counts(targets):
     measured = measure_streaming(targets["score"], [11, 42], Sampler(0.7), 16)
     assert measured.counted_by == "server"
     assert 0 < measured.num_tokens <= 16
+
+
+@pytest.mark.parametrize(("blow", "limit_s", "words"), BLOWS)
+def test_a_server_lost_in_mid_run_leaves_the_run_its_tokens(folder, tmp_path, blow, limit_s, words):
+    with vllm(folder, tmp_path / "server.log") as (endpoint, process):
+        error = lose(open_remote(endpoint), "ABAB", process, blow, limit_s, KEY)
+    assert re.search(words, error)
+    assert KEY not in error
+
+
+def test_down_at_the_start_is_one_sentence(folder):
+    gone = Endpoint("lab", f"http://127.0.0.1:{free_port()}", "tiny", tokenizer=str(folder))
+    with pytest.raises(TargetError, match="refuses connections; start the server"):
+        open_remote(gone)
+
+
+def test_a_wrong_key_is_one_sentence_without_it(endpoint, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, "another-Key-123456")
+    with pytest.raises(TargetError, match="did not accept the API key") as caught:
+        open_remote(endpoint)
+    assert "another-Key" not in str(caught.value)
