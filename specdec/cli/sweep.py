@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from specdec.cli.text import printable
-from specdec.lab.plan import Cell, Plan, read_plan
+from specdec.lab.plan import Cell, Plan
+from specdec.lab.plan_file import read_plan
 from specdec.lab.results import Condition, Measured, Outcome, Results
 from specdec.lab.runner import Progress as SweepProgress
 from specdec.lab.runner import SweepRunner
@@ -48,7 +49,7 @@ def sweep(options: argparse.Namespace, screen: Console) -> int:
         def keep(cell: Cell, run: Run) -> None:
             store.save(run, cell=(sweep_id, cell.key))
 
-        measured = [Measured.of_row(one.key, one.run) for one in measured_cells(store, sweep_id)]
+        measured = [Measured.of_cell(one) for one in measured_cells(store, sweep_id)]
         runner = SweepRunner(plan, measured, keep)
         interrupted = _follow(runner, screen)
         status = print_results(runner.results, screen)

@@ -122,37 +122,45 @@ def built_in(kinds: Iterable[str], per_class: int) -> list[Prompt]:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Return the prompts in a file, by the ending of its name.
+    """Return the prompts in a file; see `parse_prompts`.
+
+    Raises:
+        SettingsError: it cannot be read, or holds no prompts.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_prompts(path.name, data)
+
+
+def parse_prompts(name: str, data: bytes) -> list[Prompt]:
+    """Return the prompts in what a file of this name holds, by the ending of the name.
 
     .txt: one after each empty line. .csv: the column "prompt", and "class" where there is one.
     .jsonl: objects with "prompt" and "class", or Spec-Bench's with "turns" (of which the first is
     taken) and "category". .json: an array of such objects or of texts.
 
     Raises:
-        SettingsError: it cannot be read, or holds no prompts.
+        SettingsError: it cannot be used, or holds no prompts.
     """
     readers = {".txt": _paragraphs, ".csv": _rows, ".jsonl": _lines, ".json": _array}
-    reader = readers.get(path.suffix.lower())
+    reader = readers.get(Path(name).suffix.lower())
     if reader is None:
-        raise SettingsError(f"Prompts come from a .txt, .csv, .jsonl or .json file, not {path}.")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not text in UTF-8: save it in that encoding.") from None
+        raise SettingsError(f"Prompts come from a .txt, .csv, .jsonl or .json file, not {name}.")
     if len(data) > MAX_FILE_BYTES:
-        raise SettingsError(f"{path} is larger than {MAX_FILE_BYTES // 2**20} MB.")
+        raise SettingsError(f"{name} is larger than {MAX_FILE_BYTES // 2**20} MB.")
     try:
-        prompts = list(reader(text))
+        prompts = list(reader(data.decode("utf-8-sig")))
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name} is not text in UTF-8: save it in that encoding.") from None
     except SettingsError as error:
-        raise SettingsError(f"{path.name}: {error}") from None
+        raise SettingsError(f"{name}: {error}") from None
     if not prompts:
-        raise SettingsError(f"{path.name} holds no prompts.")
+        raise SettingsError(f"{name} holds no prompts.")
     if len(prompts) > MAX_PROMPTS:
-        raise SettingsError(f"{path.name} holds more than {MAX_PROMPTS:,} prompts.")
+        raise SettingsError(f"{name} holds more than {MAX_PROMPTS:,} prompts.")
     return prompts
 
 
@@ -162,7 +170,7 @@ def _paragraphs(text: str) -> Iterator[Prompt]:
         if line.strip():
             lines.append(line)
         elif lines:
-            yield _checked("\n".join(lines), OWN, f"the paragraph before line {number}")
+            yield checked_prompt("\n".join(lines), OWN, f"the paragraph before line {number}")
             lines = []
 
 
@@ -172,7 +180,7 @@ def _rows(text: str) -> Iterator[Prompt]:
         raise SettingsError('the first line must name a column "prompt".')
     try:
         for row in rows:
-            yield _checked(row.get("prompt"), row.get("class"), f"line {rows.line_num}")
+            yield checked_prompt(row.get("prompt"), row.get("class"), f"line {rows.line_num}")
     except csv.Error as error:
         raise SettingsError(f"line {rows.line_num} is no CSV ({error}).") from None
 
@@ -200,15 +208,22 @@ def _json(text: str, place: str) -> Any:
 
 def _of_json(value: Any, place: str) -> Prompt:
     if isinstance(value, str):
-        return _checked(value, OWN, place)
+        return checked_prompt(value, OWN, place)
     if not isinstance(value, dict):
         raise SettingsError(f'{place} must be a text, or an object with "prompt" or "turns".')
     turns = value.get("turns")
     first = turns[0] if isinstance(turns, list) and turns else None
-    return _checked(value.get("prompt", first), value.get("class", value.get("category")), place)
+    return checked_prompt(
+        value.get("prompt", first), value.get("class", value.get("category")), place
+    )
 
 
-def _checked(text: Any, kind: Any, place: str) -> Prompt:
+def checked_prompt(text: Any, kind: Any, place: str) -> Prompt:
+    """Return a prompt of any values, or refuse them with their place.
+
+    Raises:
+        SettingsError: there is no usable text.
+    """
     if not isinstance(text, str) or not text.strip():
         raise SettingsError(f"{place} holds no prompt.")
     if len(text) > MAX_PROMPT_CHARS:

@@ -12,13 +12,18 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from specdec.codec import from_json, loads
+from specdec.errors import TraceError
 from specdec.lab.plan import PLAIN_ARM, Arm, Cell
+from specdec.records import RunSummary
 from specdec.runs.noise import Interval, ratio_interval
 from specdec.runs.run import Run
-from specdec.saved.rows import StoredRun
+from specdec.saved.rows import cell_totals
+from specdec.saved.sweeps import MeasuredCell
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +42,59 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One measured cell: `tokens` in `seconds`, `accepted` of `drafted`, in `calls`."""
+    """One cell: `tokens` in `seconds`, with the share of drafts accepted.
+
+    Attributes:
+        key: which cell (`Cell.key`).
+        tokens: written.
+        seconds: of decoding, the prompt's reading aside.
+        acceptance: accepted over drafted tokens.
+        run_id: of its run in the store.
+        totals_text: `cell_totals` of its run, which `totals` reads.
+        is_predicted: whether nobody ran it.
+    """
 
     key: str
     tokens: int
     seconds: float
     acceptance: float | None
     run_id: int | None = None
+    totals_text: str | None = None
+    is_predicted: bool = False
 
     @classmethod
     def of_run(cls, key: str, run: Run) -> Measured:
         summary = run.summary
-        return cls(key, summary.num_tokens, summary.decode_s, summary.draft_acceptance_rate)
+        rate = summary.draft_acceptance_rate
+        return cls(key, summary.num_tokens, summary.decode_s, rate, totals_text=cell_totals(run))
 
     @classmethod
-    def of_row(cls, key: str, row: StoredRun) -> Measured:
-        seconds = row.num_tokens / row.tokens_per_s if row.tokens_per_s else 0.0
-        return cls(key, row.num_tokens, seconds, row.draft_acceptance_rate, row.id)
+    def of_cell(cls, cell: MeasuredCell) -> Measured:
+        speed = cell.tokens_per_s
+        seconds = cell.num_tokens / speed if speed else 0.0
+        rate = cell.draft_acceptance_rate
+        return cls(cell.key, cell.num_tokens, seconds, rate, cell.run_id, cell.totals)
+
+    @property
+    def totals(self) -> RunSummary | None:
+        """The totals of its run, where the store has them."""
+        return _totals(self.totals_text)[0]
+
+    @property
+    def machine(self) -> str:
+        """Where it was made; the empty text where that is not known."""
+        return _totals(self.totals_text)[1]
+
+
+@lru_cache(maxsize=50_000)
+def _totals(text: str | None) -> tuple[RunSummary | None, str]:
+    """Read what the store holds of a cell, which may be anything."""
+    try:
+        facts = loads(text or "")
+        summary: RunSummary = from_json(RunSummary, facts["summary"], "totals")
+        return summary, from_json(str, facts["machine"], "machine")
+    except (TraceError, TypeError, KeyError):
+        return None, ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ runs, 88 % for 5, 93 % for 8. Below three there is none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 MIN_RUNS = 3
 CONFIDENCE = 0.95
 _NUM_RESAMPLES = 4000
+_FEW, _CHUNK = 1000, 100
+"""So many values have their resamples kept; of more, so many resamples are drawn at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,39 @@ def ratio_interval(pairs: NDArray[np.float64]) -> Interval:
     ratio = float(_ratios(pairs.sum(axis=0)))
     if len(pairs) < MIN_RUNS:
         return Interval(ratio, None, None, len(pairs))
-    size = (_NUM_RESAMPLES, len(pairs) - 1)
-    picks = np.random.default_rng(0).integers(0, len(pairs), size)
-    low, high = _bounds(_ratios(pairs[picks].sum(axis=1)))
+    low, high = _bounds(_ratios(_resampled_sums(pairs)))
     return Interval(ratio, low, high, len(pairs))
 
 
 def _ratios(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     ratios: NDArray[np.float64] = (sums[..., 0] / sums[..., 1]) / (sums[..., 2] / sums[..., 3])
     return ratios
+
+
+def _resampled_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return [resamples, columns]: sums over rows drawn with replacement, alike for all columns."""
+    # Not `@`: for four columns, BLAS takes longer to wake its threads than all of it takes.
+    chunks = [np.einsum("rv,vc->rc", weights, values) for weights in _weights(len(values))]
+    return np.concatenate(chunks)
+
+
+@lru_cache(maxsize=4)
+def _few_weights(count: int) -> NDArray[np.float64]:
+    return _drawn_weights(np.random.default_rng(0), _NUM_RESAMPLES, count)
+
+
+def _weights(count: int) -> Iterator[NDArray[np.float64]]:
+    """Yield [some resamples, count]: how often each of `count` values is drawn into each."""
+    if count <= _FEW:
+        yield _few_weights(count)
+        return
+    rng = np.random.default_rng(0)
+    for begin in range(0, _NUM_RESAMPLES, _CHUNK):
+        yield _drawn_weights(rng, min(_CHUNK, _NUM_RESAMPLES - begin), count)
+
+
+def _drawn_weights(rng: np.random.Generator, num: int, count: int) -> NDArray[np.float64]:
+    return rng.multinomial(count - 1, np.full(count, 1 / count), size=num).astype(np.float64)
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> NDArray[np.float64]:

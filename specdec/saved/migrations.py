@@ -86,7 +86,12 @@ def m002_sweeps(connection: sa.Connection) -> None:
     tables.create_all(connection, tables=[sweeps, cells], checkfirst=False)
 
 
-MIGRATIONS: Sequence[Migration] = (m001_initial, m002_sweeps)
+def m003_cell_totals(connection: sa.Connection) -> None:
+    """The totals of each cell's run beside it, so that a sweep is judged without its traces."""
+    connection.execute(sa.text("ALTER TABLE specdec_cells ADD COLUMN totals TEXT"))
+
+
+MIGRATIONS: Sequence[Migration] = (m001_initial, m002_sweeps, m003_cell_totals)
 
 
 def migrate(

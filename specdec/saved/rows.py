@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import sqlalchemy as sa
 
+from specdec.codec import dumps, to_json
 from specdec.runs.compare import group_key
+from specdec.runs.machine import machine_mark
 from specdec.runs.run import Run
 
 EXCERPT_CHARS = 200
@@ -134,7 +136,7 @@ RUNS = sa.table(
 )
 TRACES = sa.table("specdec_traces", sa.column("run_id"), sa.column("body", sa.LargeBinary))
 SWEEPS = sa.table("specdec_sweeps", *map(sa.column, ("id", "digest", "name", "plan", "started_at")))
-CELLS = sa.table("specdec_cells", *map(sa.column, ("sweep_id", "cell", "run_id")))
+CELLS = sa.table("specdec_cells", *map(sa.column, ("sweep_id", "cell", "run_id", "totals")))
 KEPT = RUNS.c.deleted_at.is_(None)
 
 
@@ -170,6 +172,11 @@ def row_of(run: Run) -> dict[str, Any]:
         name: value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
         for name, value in row.items()
     }
+
+
+def cell_totals(run: Run) -> str:
+    """Return what a sweep keeps of a cell's run beside it: the totals, and where it was made."""
+    return dumps({"machine": machine_mark(), "summary": to_json(run.summary)})
 
 
 def conditions(where: RunFilter) -> list[sa.ColumnElement[bool]]:

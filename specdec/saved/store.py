@@ -31,6 +31,7 @@ from specdec.saved.rows import (
     Choices,
     RunFilter,
     StoredRun,
+    cell_totals,
     conditions,
     is_sound,
     row_of,
@@ -90,6 +91,7 @@ class RunStore:
             connection.execute(TRACES.insert().values(run_id=run_id, body=body))
             if cell is not None:
                 values = {"sweep_id": cell[0], "cell": cell[1], "run_id": run_id}
+                values["totals"] = cell_totals(run)
                 connection.execute(CELLS.insert().values(values))
         return run_id
 

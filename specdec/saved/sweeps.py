@@ -6,13 +6,17 @@ was: nothing is measured twice, and nothing that was measured is lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from statistics import median
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from specdec.saved.rows import CELLS, COLUMNS, KEPT, RUNS, SWEEPS, StoredRun, is_sound
+from specdec.saved.rows import CELLS, KEPT, RUNS, SWEEPS
 from specdec.saved.store import RunStore
+
+_NUM_USUAL = 30
 
 
 class Sweep(NamedTuple):
@@ -27,10 +31,23 @@ class Sweep(NamedTuple):
 
 
 class MeasuredCell(NamedTuple):
-    """What a cell of a sweep came to; `key` is `specdec.lab.plan.Cell.key`."""
+    """What a cell of a sweep came to.
+
+    Attributes:
+        key: which cell, as `specdec.lab.plan.Cell.key` names it.
+        run_id: its run.
+        num_tokens: of the run.
+        tokens_per_s: likewise.
+        draft_acceptance_rate: likewise.
+        totals: `rows.cell_totals` of it; None in stores of before there were any.
+    """
 
     key: str
-    run: StoredRun
+    run_id: int
+    num_tokens: int
+    tokens_per_s: float | None
+    draft_acceptance_rate: float | None
+    totals: str | None
 
 
 def open_sweep(store: RunStore, digest: str, name: str, plan: str) -> int:
@@ -79,16 +96,38 @@ def measured_cells(store: RunStore, sweep_id: int) -> list[MeasuredCell]:
     Raises:
         StoreError: the store cannot be read.
     """
+    of_run = (RUNS.c[name] for name in ("num_tokens", "tokens_per_s", "draft_acceptance_rate"))
     query = (
-        sa.select(CELLS.c.cell, *(RUNS.c[name] for name in COLUMNS))
+        sa.select(CELLS.c.cell, RUNS.c.id, *of_run, CELLS.c.totals)
         .join_from(CELLS, RUNS, CELLS.c.run_id == RUNS.c.id)
         .where(CELLS.c.sweep_id == sweep_id, KEPT)
         .order_by(RUNS.c.id)
     )
     with store.database.reading() as connection:
         rows = connection.execute(query).all()
-    return [
-        MeasuredCell(row[0], StoredRun._make(row[1:]))
-        for row in rows
-        if isinstance(row[0], str) and is_sound(row[1:])
-    ]
+    return [MeasuredCell._make(row) for row in rows if _is_sound(row)]
+
+
+def usual_tokens_per_s(store: RunStore, target: str) -> float | None:
+    """Return the median speed of this target's last runs, None where it has none.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    query = (
+        sa.select(RUNS.c.tokens_per_s)
+        .where(RUNS.c.target == target, RUNS.c.tokens_per_s > 0, RUNS.c.rtt_ms == 0, KEPT)
+        .order_by(RUNS.c.id.desc())
+        .limit(_NUM_USUAL)
+    )
+    with store.database.reading() as connection:
+        speeds = [one for one in connection.scalars(query) if isinstance(one, float)]
+    return median(speeds) if speeds else None
+
+
+def _is_sound(row: Sequence[Any]) -> bool:
+    """Say whether a row is a `MeasuredCell`; another program may have written it."""
+    key, _, tokens, speed, rate, totals = row
+    numbers = all(one is None or isinstance(one, int | float) for one in (speed, rate))
+    texts = isinstance(key, str) and (totals is None or isinstance(totals, str))
+    return texts and numbers and isinstance(tokens, int)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from specdec.errors import SettingsError
-from specdec.lab.plan import PLAIN_ARM, Arm, parse_plan, read_plan
+from specdec.lab.plan import PLAIN_ARM, Arm
+from specdec.lab.plan_file import parse_plan, read_plan, write_plan
 
 WHOLE = """
 name = "ours"
@@ -114,3 +115,31 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
     for place in ("plan.toml", "none.toml", "."):
         with pytest.raises(SettingsError):
             read_plan(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "name = 'a \"quoted\" name \\u007f'\npredict = true\nstops_early = false",
+        "[[strategies]]\ndraft = 'smollm2-draft'\ntree = '3-2-1'\npolicy = 'adaptive'\nk = 3",
+        "drafts = ['ngram']\nk = [2]\n[[strategies]]\ndraft = 'ngram'\nk = [3]",
+        "drafts = []\n[[strategies]]\ndraft = 'ngram'\nk = 5\nrule = 'block'",
+        "budget_minutes = 1.5\nrtt_ms = [0, 0.5]\n[prompts]\nclasses = ['list']\nper_class = 5",
+        "[[prompts.given]]\nprompt = '''two\nlines \\ \"'''\nclass = 'ünïcode 🙂'",
+        "[prompts]\nclasses = ['code']\nfile = 'own.txt'\n[[prompts.given]]\nprompt = 'x'",
+    ],
+)
+def test_a_plan_that_is_written_is_the_plan_that_is_read(more):
+    plan = parse_plan(more, uploaded={"own.txt": b"Mine.\n\nMine too."})
+    written = write_plan(plan)
+    again = parse_plan(written)
+    assert again == plan
+    assert again.digest == plan.digest
+    assert "own.txt" not in written
+
+
+@pytest.mark.parametrize("name", ["own.txt", "/etc/hostname", "../own.txt"])
+def test_a_page_reads_no_file_of_the_machine(name):
+    with pytest.raises(SettingsError, match="upload it"):
+        parse_plan(f"[prompts]\nfile = '{name}'", uploaded={"other.txt": b"x"})

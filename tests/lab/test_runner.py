@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from contextlib import closing
 from functools import cache
 
 import numpy as np
 import pytest
 
-from specdec.lab.plan import PLAIN_ARM, Arm, parse_plan
+from specdec.lab.plan import PLAIN_ARM, Arm
+from specdec.lab.plan_file import parse_plan
 from specdec.lab.results import Condition, Measured, Results
 from specdec.lab.runner import SweepRunner
 from specdec.pair import load_model
 from specdec.saved.rows import RunFilter
 from specdec.saved.store import RunStore
 from specdec.saved.sweeps import list_sweeps, measured_cells, open_sweep
+from tests.lab.big_sweep import store_sweep
+from tests.made_runs import tiny_run
 from tests.models.tiny import write_tiny_llama
 
 PLAN = """
@@ -203,7 +207,7 @@ class TestStored:
         assert store.count() == 0
         assert store.count(RunFilter(sweep=sweep)) == 5
         again = SweepRunner(
-            plan, [Measured.of_row(one.key, one.run) for one in measured], Notebook(), load=load
+            plan, [Measured.of_cell(one) for one in measured], Notebook(), load=load
         )
         assert len(again.cells()) == plan.num_cells - 5
         for condition in runner.results.conditions:
@@ -212,3 +216,22 @@ class TestStored:
             ):
                 assert ours.arm == theirs.arm
                 assert theirs.speedup.mean == pytest.approx(ours.speedup.mean)
+
+    def test_ten_thousand_cells_open_in_less_than_a_second(self, store, tmp_path):
+        plan = parse_plan(
+            "drafts = ['ngram', 'layer-skip']\ntemperatures = [0, 0.3, 0.7, 1]\nrtt_ms = [0, 10, "
+            "50, 100, 200]\n[prompts]\nclasses = ['code', 'prose', 'list', 'summary', 'question']\n"
+            "per_class = 8"
+        )
+        sweep = store_sweep(store, plan, tiny_run(tmp_path, num_tokens=20))
+
+        def open_it():
+            assert list_sweeps(store)[0].num_cells == plan.num_cells
+            cells = measured_cells(store, sweep)
+            results = Results(plan.arms, map(Measured.of_cell, cells))
+            assert len(results.outcomes(results.conditions[0])) == len(plan.arms)
+            return len(cells)
+
+        began = time.process_time()
+        assert open_it() == plan.num_cells == 8_800
+        assert time.process_time() - began < 1.0
