@@ -8,7 +8,7 @@ compared with the exact one by Pearson's chi-square: every sequence that is expe
 times is a cell, the rest is pooled. The exact law is computed twice: from our own target's logits,
 which tests the rule and the bookkeeping alone, and from those that transformers computes in float32
 on the same folder (`pip install torch`), which tests the target too. Configurations are every
-drafter (with the shape of its tree behind it where it has one: 'smollm2-draft 3-2-1') × K 1, 2, 3,
+drafter (any by name, with the shape of its tree behind it: 'smollm2-draft 3-2-1') × K 1, 2, 3,
 6 × temperature 0.4, 0.8, 1 × (no truncation, top-k 20, top-p 0.9), with seeds of their own;
 `--seeds` of them for each drafter, spread evenly.
 
@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from os.path import commonprefix  # of any sequences
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +45,12 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from specdec.acceptance import Draft, Verdict, verify
+from specdec.block import RULES
 from specdec.drafters.base import Drafter, DrafterRun
-from specdec.drafters.model import ModelDrafter
-from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings, generate
-from specdec.models.base import LanguageModel
+from specdec.models.base import Inside, LanguageModel
 from specdec.models.context import CachedContext
-from specdec.pair import load_model, make_drafter
+from specdec.pair import LoadedModel, load_model, make_drafter
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs.machine import describe_environment
 from specdec.sampling import Distribution, Sampler, sample
@@ -189,8 +189,16 @@ class Paths:
         self.paths[start:] = [self.paths[slot] for slot in slots]
 
 
+@dataclass(frozen=True)
+class Row:
+    """What stands behind a path: logits [vocab_size], and the hidden states that were asked for."""
+
+    logits: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+
+
 class Remembering:
-    """A language model that computes the logits after a path once, whatever run asks for them.
+    """A language model that computes what stands behind a path once, whatever run asks for it.
 
     Whoever rolls its caches back wrongly gets the logits of the wrong path, as with any model.
     """
@@ -201,15 +209,27 @@ class Remembering:
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self._real = CachedContext(model)
-        self._rows: OrderedDict[Tokens, NDArray[np.float32]] = OrderedDict()
+        self._rows: OrderedDict[Tokens, Row] = OrderedDict()
+        self._layers: tuple[int, ...] = ()
         self.name, self.backend = model.name, model.backend
         self.vocab_size, self.context_length = model.vocab_size, model.context_length
 
     def new_cache(self) -> Paths:
         return Paths()
 
-    def prefill(self, token_ids: Sequence[int], cache: Paths, **options: object) -> None:
-        self._walk(token_ids, cache, None)
+    def cannot_give(self, layers: tuple[int, ...], attention: bool) -> str | None:
+        return self._model.cannot_give(layers, attention)
+
+    def without_middle_layers(self) -> Remembering:
+        return Remembering(self._model.without_middle_layers())
+
+    def prefill(
+        self, token_ids: Sequence[int], cache: Paths, *, inside: Inside | None = None
+    ) -> None:
+        first = cache.length
+        paths = self._walk(token_ids, cache, None)
+        if inside is not None and inside.layers:
+            inside.add(first, np.stack([row.hidden for row in self._rows_of(paths, inside)]))
 
     def _walk(
         self, token_ids: Sequence[int], cache: Paths, parents: Sequence[int] | None
@@ -232,21 +252,32 @@ class Remembering:
         cache: Paths,
         *,
         parents: Sequence[int] | None = None,
-        **options: object,
+        inside: Inside | None = None,
     ) -> NDArray[np.float32]:
-        paths = self._walk(token_ids, cache, parents)
+        first = cache.length
+        rows = self._rows_of(self._walk(token_ids, cache, parents), inside)
+        if inside is not None and inside.layers:
+            inside.add(first, np.stack([row.hidden for row in rows]))
+        return np.stack([row.logits for row in rows])
+
+    def _rows_of(self, paths: Sequence[Tokens], inside: Inside | None) -> list[Row]:
+        layers = inside.layers if inside is not None else ()
+        if layers and layers != self._layers:
+            self._layers = layers
+            self._rows.clear()
         if not all(path in self._rows for path in paths):
             self._compute(paths)
         for path in paths:
             self._rows.move_to_end(path)
-        rows = np.stack([self._rows[path] for path in paths])
+        rows = [self._rows[path] for path in paths]
         while len(self._rows) > REMEMBERED_ROWS:
             self._rows.popitem(last=False)
         return rows
 
     def _compute(self, paths: Sequence[Tokens]) -> None:
         """Score the paths as one tree behind what they have in common."""
-        context = min(paths, key=len)[:-1] or paths[0][:1]
+        shared = commonprefix(paths)  # noqa: RUF071  (tuples of tokens, no file paths)
+        context = shared[: min(map(len, paths)) - 1] or shared[:1]
         nodes: dict[Tokens, int] = {context: -1}
         ids: list[int] = []
         parents: list[int] = []
@@ -257,15 +288,15 @@ class Remembering:
                     nodes[path[:end]] = len(ids)
                     ids.append(path[end - 1])
         draft = Draft(tuple(ids), tuple(parents), (None,) * len(ids))
-        rows = self._real.score(list(context), draft)
+        inside = Inside(self._layers)
+        logits = self._real.score(list(context), draft, inside)
+        hidden = inside.hidden[-len(logits) :] if self._layers else np.empty((len(logits), 0))
         for path, node in nodes.items():
-            self._rows[path] = rows[node + 1].copy()
+            self._rows[path] = Row(logits[node + 1].copy(), hidden[node + 1].copy())
 
     def row(self, path: Tokens) -> NDArray[np.float32]:
         """Return the logits [vocab_size] after a path."""
-        if path not in self._rows:
-            self._rows[path] = self._real.score(list(path))[-1].copy()
-        return self._rows[path]
+        return self._rows_of([path], None)[0].logits
 
 
 # -- mistakes, on purpose --------------------------------------------------------------------------
@@ -329,6 +360,7 @@ class Case:
     temperature: float
     top_k: int = 0
     top_p: float = 1.0
+    rule: str = "token"
 
     @property
     def sampler(self) -> Sampler:
@@ -364,20 +396,24 @@ class Bench:
         key = (name, remembers)
         if key not in self._drafters:
             draft, _, tree = name.partition(" ")
-            drafter = make_drafter(draft, self._loaded, "portable", self._load, tree=tree)
-            if remembers and isinstance(drafter, TreeDrafter):
-                drafter = TreeDrafter(Remembering(drafter.model), tree, drafter.name)
-            elif remembers and isinstance(drafter, ModelDrafter):
-                drafter = ModelDrafter(Remembering(drafter.model), drafter.name)
+            target = self._loaded
+            load = self._load
+            if remembers:
+                target, load = replace(target, model=self.remembering), self._load_to_remember
+            drafter = make_drafter(draft, target, "portable", load, tree=tree)
             spoil = MISTAKES.get(self._mistake or "")
             self._drafters[key] = drafter if spoil is None else Mistaken(drafter, spoil)
         return self._drafters[key]
+
+    def _load_to_remember(self, name: str, place: str) -> LoadedModel:
+        loaded = self._load(name, place)
+        return loaded if loaded.model is None else replace(loaded, model=Remembering(loaded.model))
 
     def sample(self, case: Case, seed: int, *, remembers: bool = True) -> Tokens:
         """Run the engine and return the first tokens it writes."""
         drafter = self.drafter(case.draft, remembers=remembers)
         target = LocalTarget(self.remembering if remembers else self._loaded.model)
-        rule = resampling_from_p if self._mistake == "resample" else verify
+        rule = resampling_from_p if self._mistake == "resample" else RULES[case.rule]
         settings = RoundSettings(drafter, case.num_draft_tokens, case.sampler, rule=rule)
         tokens: list[int] = []
         limit = LENGTH + max(KS) + 1  # no draft is cut short
@@ -481,7 +517,7 @@ def main() -> int:
     results: list[dict] = []
     if options.log and options.log.exists():
         results = [json.loads(line) for line in options.log.read_text().splitlines()]
-    done = {Case(**{f: r[f] for f in Case.__dataclass_fields__}) for r in results}
+    done = {Case(**{f: r[f] for f in Case.__dataclass_fields__ if f in r}) for r in results}
     first_seed, began_s = 0, time.monotonic()
     for case in cases(options.drafts):
         count = options.seeds // (sum(c.draft == case.draft for c in cases(options.drafts)))

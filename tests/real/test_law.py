@@ -37,8 +37,14 @@ def tail(bench, case, seed, num_samples=NUM_SAMPLES):
         Case("ngram", 2, 0.8),
         Case("layer-skip", 2, 0.8, top_p=0.9),
         Case("smollm2-draft", 2, 0.8, top_k=20),
+        Case("smollm2-draft", 3, 0.8, top_k=20, rule="block"),
+        Case("smollm2-draft 2-1", 2, 0.8, top_k=20),
+        Case("smollm2-draft auto", 6, 0.8, top_k=20),
+        Case("smollm2-draft+ngram", 3, 0.8, top_k=20),
+        Case("smollm2-draft|suffix", 3, 0.8, top_k=20),
+        Case("lookahead", 8, 0.8),
     ],
-    ids=lambda case: case.draft,
+    ids=lambda case: f"{case.draft}, {case.rule}",
 )
 def test_three_tokens_follow_the_law_of_the_target(bench, case):
     found = tail(bench, case, seed=1000)
