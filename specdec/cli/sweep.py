@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -14,15 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from specdec.cli.text import printable
-from specdec.lab.plan import Cell, Plan
+from specdec.lab.plan import Plan
 from specdec.lab.plan_file import read_plan
-from specdec.lab.results import Condition, Measured, Outcome, Results
+from specdec.lab.results import Condition, Outcome, Results
 from specdec.lab.runner import Progress as SweepProgress
 from specdec.lab.runner import SweepRunner
+from specdec.lab.session import Session
 from specdec.records import percent
-from specdec.runs.run import Run
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import measured_cells, open_sweep
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,15 +42,8 @@ def sweep(options: argparse.Namespace, screen: Console) -> int:
         return 0
     store = RunStore()
     with closing(store):
-        sweep_id = open_sweep(
-            store, plan.digest, plan.name or path.stem, path.read_text(encoding="utf-8-sig")
-        )
-
-        def keep(cell: Cell, run: Run) -> None:
-            store.save(run, cell=(sweep_id, cell.key))
-
-        measured = [Measured.of_cell(one) for one in measured_cells(store, sweep_id)]
-        runner = SweepRunner(plan, measured, keep)
+        named = replace(plan, name=plan.name or path.stem)
+        runner = Session(store, named, path.read_text(encoding="utf-8-sig")).runner()
         interrupted = _follow(runner, screen)
         status = print_results(runner.results, screen)
     if interrupted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 
 from specdec.block import TOKEN_RULE
@@ -20,6 +20,7 @@ from specdec.settings import DEFAULT_MODEL, RunConfig
 
 MAX_CELLS = 100_000
 PLAIN = "none"
+_NO_PART_OF_CELLS = ("name", "budget_minutes", "stops_early", "predicts", "file", "num_from_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class Plan:
         name: shown; it changes nothing.
         predicts: whether each strategy is measured at its largest K and over the shortest link
             only, and the rest is predicted from that, but for a tenth that is measured to check.
+        file: what brought the last `num_from_file` prompts, for a plan that is written again.
+        num_from_file: see `file`.
     """
 
     prompts: tuple[Prompt, ...]
@@ -122,6 +125,8 @@ class Plan:
     stops_early: bool = True
     name: str = ""
     predicts: bool = False
+    file: str = field(default="", compare=False)
+    num_from_file: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -161,7 +166,7 @@ class Plan:
     def digest(self) -> str:
         """Return what tells one sweep from another: all that its cells depend on."""
         facts = asdict(self)
-        for name in ("name", "budget_minutes", "stops_early", "predicts"):
+        for name in _NO_PART_OF_CELLS:
             del facts[name]
         text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,13 @@ def parse_plan(
             raise SettingsError(f"the file of prompts {name!r:.60} is not here: upload it.")
         return read_prompts(beside / name)
 
-    prompts = _prompts(reader.table("prompts"), read)
+    table = reader.table("prompts")
+    prompts, file = _prompts(table), table.text("file", "")
+    of_file = read(file) if file else []
     fields = dict[str, Any](
-        prompts=tuple(prompts),
+        prompts=(*prompts, *of_file),
+        file=file,
+        num_from_file=len(of_file),
         strategies=tuple(strategies),
         target=target,
         backend=reader.text("backend", "auto"),
@@ -137,7 +141,7 @@ def _strategy(reader: _Reader, ks: tuple[int, ...]) -> Strategy:
     return made
 
 
-def _prompts(reader: _Reader, read: Callable[[str], list[Prompt]]) -> list[Prompt]:
+def _prompts(reader: _Reader) -> list[Prompt]:
     file = reader.text("file", "")
     given = [_given(one, number) for number, one in enumerate(reader.tables("given"), start=1)]
     kinds = reader.texts("classes", () if file or given else ("code", "prose"))
@@ -145,7 +149,7 @@ def _prompts(reader: _Reader, read: Callable[[str], list[Prompt]]) -> list[Promp
     if per_class < 1:
         raise SettingsError("per_class must be 1 or more.")
     reader.finish()
-    return built_in(kinds, per_class) + given + (read(file) if file else [])
+    return built_in(kinds, per_class) + given
 
 
 def _given(reader: _Reader, number: int) -> Prompt:
@@ -238,9 +242,17 @@ class _Reader:
 # -- writing -------------------------------------------------------------------------------------
 
 
-def write_plan(plan: Plan) -> str:
-    """Return a plan as TOML that is complete in itself: prompts of files stand in it."""
-    chains, others = _chains(plan.strategies)
+def write_plan(plan: Plan, *, keeps_file: bool = False) -> str:
+    """Return a plan as TOML.
+
+    Args:
+        plan: what it says.
+        keeps_file: whether the file of prompts is named; else its prompts stand in the plan, which
+            is complete in itself.
+    """
+    file = plan.file if keeps_file else ""
+    prompts = plan.prompts[: -plan.num_from_file] if file else plan.prompts
+    chains, others = split_strategies(plan.strategies)
     lines = [
         f"name = {_quoted(plan.name)}",
         f"target = {_quoted(plan.target)}",
@@ -257,10 +269,12 @@ def write_plan(plan: Plan) -> str:
     lines.append(f"stops_early = {str(plan.stops_early).lower()}")
     if plan.predicts:
         lines.append("predict = true")
-    return "\n".join([*lines, *_prompt_lines(plan.prompts), *_strategy_lines(others), ""])
+    return "\n".join([*lines, *_prompt_lines(prompts, file), *_strategy_lines(others), ""])
 
 
-def _chains(strategies: Sequence[Strategy]) -> tuple[list[Strategy], list[Strategy]]:
+def split_strategies(
+    strategies: Sequence[Strategy],
+) -> tuple[list[Strategy], list[Strategy]]:
     """Return the plain chains that share the first one's K, and whatever else drafts."""
     plain = [one for one in strategies if Strategy(one.draft, one.k) == one]
     chains = [one for one in plain if one.k == plain[0].k]
@@ -269,14 +283,21 @@ def _chains(strategies: Sequence[Strategy]) -> tuple[list[Strategy], list[Strate
     return chains, [one for one in strategies if one not in chains]
 
 
-def _prompt_lines(prompts: Sequence[Prompt]) -> list[str]:
+def split_prompts(prompts: Sequence[Prompt]) -> tuple[list[str], int, list[Prompt]]:
+    """Return of which built-in classes the first ones are, how many of each, and the others."""
     kinds = [kind for kind in dict.fromkeys(one.kind for one in prompts) if kind in CLASSES]
     per_class = max((sum(one.kind == kind for one in prompts) for kind in kinds), default=1)
     known = built_in(kinds, per_class)
-    is_known = list(prompts[: len(known)]) == known
-    given = prompts[len(known) :] if is_known else prompts
-    lines = ["", "[prompts]", f"classes = {_listed(map(_quoted, kinds if is_known else []))}"]
-    lines += [f"per_class = {per_class}"] if is_known and kinds else []
+    if kinds and list(prompts[: len(known)]) == known:
+        return kinds, per_class, list(prompts[len(known) :])
+    return [], 1, list(prompts)
+
+
+def _prompt_lines(prompts: Sequence[Prompt], file: str) -> list[str]:
+    kinds, per_class, given = split_prompts(prompts)
+    lines = ["", "[prompts]", f"classes = {_listed(map(_quoted, kinds))}"]
+    lines += [f"per_class = {per_class}"] if kinds else []
+    lines += [f"file = {_quoted(file)}"] if file else []
     for one in given:
         lines += ["", "[[prompts.given]]", f"prompt = {_quoted(one.text)}"]
         lines += [f"class = {_quoted(one.kind)}"]

@@ -63,10 +63,10 @@ class Measured:
     is_predicted: bool = False
 
     @classmethod
-    def of_run(cls, key: str, run: Run) -> Measured:
+    def of_run(cls, key: str, run: Run, run_id: int | None = None) -> Measured:
         summary = run.summary
         rate = summary.draft_acceptance_rate
-        return cls(key, summary.num_tokens, summary.decode_s, rate, totals_text=cell_totals(run))
+        return cls(key, summary.num_tokens, summary.decode_s, rate, run_id, cell_totals(run))
 
     @classmethod
     def of_cell(cls, cell: MeasuredCell) -> Measured:
@@ -129,6 +129,7 @@ class Results:
 
     def __init__(self, arms: Sequence[Arm], measured: Iterable[Measured]) -> None:
         self.arms = tuple(arms)
+        self.cells: list[Measured] = []
         self.keys: set[str] = set()
         self._cells: dict[tuple[Condition, Arm], dict[_Place, Measured]] = defaultdict(dict)
         for one in measured:
@@ -137,6 +138,7 @@ class Results:
     def add(self, measured: Measured) -> None:
         """Take one more cell in; one without a single token or second says nothing."""
         self.keys.add(measured.key)
+        self.cells.append(measured)
         if not (measured.tokens and measured.seconds > 0):
             return
         facts = json.loads(measured.key)

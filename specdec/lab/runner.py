@@ -32,7 +32,8 @@ MIN_BLOCKS = 6
 BUSY_FACTOR = 1.25
 """Plain decoding this much slower than usual in this sweep means that something else runs."""
 
-Keep = Callable[[Cell, Run], None]
+Keep = Callable[[Cell, Run], int | None]
+"""Keeps a cell's run, and returns its number in the store where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class SweepRunner:
         keep: Keep,
         *,
         load: Load = load_model,
+        look_up: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare a sweep.
@@ -75,19 +77,42 @@ class SweepRunner:
             measured: cells of earlier sittings.
             keep: takes each cell's run the moment it is over; what it raises ends the sweep.
             load: opens models, once each.
+            look_up: called all the time; what it raises ends the sweep, and the cell that is being
+                measured is left as if it had not begun.
             clock: seconds, monotonic.
         """
         self.plan = plan
         self.results = Results(plan.arms, measured)
         self._keep = keep
         self._load = lru_cache(maxsize=8)(load)
+        self._look_up = look_up
         self._clock = clock
         self._timing = _Timing()
+        seconds = {one.key: one.seconds for one in self.results.cells}
+        for cell in plan.cells:
+            if cell.key in seconds:
+                self._timing.add_earlier(cell, seconds[cell.key])
         self._warm: set[tuple[Arm, float]] = set()
 
     def cells(self) -> list[Cell]:
         """Return what is still to be measured, in the order in which it will be."""
-        return [cell for block in self._blocks() for cell in block]
+        return [cell for block in self._left() for cell in block]
+
+    def _left(self) -> list[list[Cell]]:
+        return self._without_decided(self._blocks())
+
+    def estimate_s(self, usual_tokens_per_s: float | None = None) -> float | None:
+        """Return seconds for what is still to be measured, None where nothing is known.
+
+        Where no cell of this plan was timed yet, it is what plain decoding would take at the
+        target's usual speed, every answer at its full length.
+        """
+        cells = self.cells()
+        known = self._timing.estimate(cells)
+        if known is not None or usual_tokens_per_s is None:
+            return known
+        tokens = self.plan.max_tokens
+        return sum(tokens / usual_tokens_per_s + tokens * one.rtt_ms / 1e3 for one in cells)
 
     def _blocks(self) -> list[list[Cell]]:
         """Return the cells by prompt, condition and seed, shuffled, classes evenly mixed."""
@@ -115,7 +140,7 @@ class SweepRunner:
         began_s = self._clock()
         self._load(self.plan.target, self.plan.backend)
         budget_s = None if self.plan.budget_minutes is None else 60 * self.plan.budget_minutes
-        left = self._blocks()
+        left = self._left()
         done = len(self.results.keys)
         while left:
             block = left.pop(0)
@@ -145,8 +170,8 @@ class SweepRunner:
             return str(failure)
         if run.summary.error is not None:
             return run.summary.error
-        self._keep(cell, run)
-        self.results.add(Measured.of_run(cell.key, run))
+        run_id = self._keep(cell, run)
+        self.results.add(Measured.of_run(cell.key, run, run_id))
         self._timing.add(cell, self._clock() - began_s, run.summary.tokens_per_s)
         return None
 
@@ -161,7 +186,7 @@ class SweepRunner:
         performance = Performance(config, cell.prompt.text, load=self._load, with_baseline=False)
         with closing(performance.frames()) as frames:
             for _ in frames:
-                pass
+                self._look_up()
         run = performance.run()
         assert run is not None
         return run
@@ -184,6 +209,7 @@ class _Timing:
 
     def __init__(self) -> None:
         self._by_arm: dict[tuple[Arm, float], list[float]] = defaultdict(list)
+        self._earlier: dict[tuple[Arm, float], list[float]] = defaultdict(list)
         self._by_link: dict[float, list[float]] = defaultdict(list)
         self._plain: dict[float, list[float]] = defaultdict(list)
         self.is_busy = False
@@ -196,14 +222,17 @@ class _Timing:
             self.is_busy = len(before) > 1 and tokens_per_s * BUSY_FACTOR < median(before)
             before.append(tokens_per_s)
 
+    def add_earlier(self, cell: Cell, seconds: float) -> None:
+        """Take in a cell of an earlier sitting, whose prompt was read in no time that is known."""
+        self._earlier[cell.arm, cell.rtt_ms].append(seconds)
+
     def estimate(self, cells: Sequence[Cell]) -> float | None:
         """Return seconds for `cells`: by arm and link where known, else by what is nearest."""
-        everything = [one for times in self._by_link.values() for one in times]
-        if not everything:
+        by_arm = _means(self._earlier) | _means(self._by_arm)
+        if not by_arm:
             return None
-        usual = fmean(everything)
+        usual = fmean(by_arm.values())
         by_link = _means(self._by_link)
-        by_arm = _means(self._by_arm)
         return sum(
             by_arm.get((cell.arm, cell.rtt_ms), by_link.get(cell.rtt_ms, usual)) for cell in cells
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from specdec.lab.session import Desk
 from specdec.live.pump import LiveRun
 from specdec.live.shelf import ModelShelf
 from specdec.perform import Baselines
@@ -13,6 +14,12 @@ from specdec.perform import Baselines
 def model_shelf() -> ModelShelf:
     """Return the one shelf of this server."""
     return ModelShelf()
+
+
+@st.cache_resource(show_spinner=False)
+def sweep_desk() -> Desk:
+    """Return where this server's one sweep goes on."""
+    return Desk()
 
 
 class Tab:

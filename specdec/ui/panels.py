@@ -45,6 +45,7 @@ def draw_navigation() -> None:
     with st.sidebar:
         st.page_link("streamlit_app.py", label="Live", icon=":material/account_tree:")
         st.page_link("pages/1_History.py", label="History", icon=":material/history:")
+        st.page_link("pages/2_Lab.py", label="Lab", icon=":material/science:")
 
 
 def _ink() -> Ink:

@@ -1,0 +1,152 @@
+"""Run, progress, stop: the sweep of the plan on the page, or the one that is going on elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from specdec.errors import SettingsError
+from specdec.lab.plan import Plan
+from specdec.lab.plan_file import write_plan
+from specdec.lab.results import Measured, Results
+from specdec.lab.runner import SweepRunner
+from specdec.lab.session import LiveSweep
+from specdec.live.shelf import ModelShelf
+from specdec.saved.store import RunStore
+from specdec.saved.sweeps import Sweep, measured_cells, usual_tokens_per_s
+from specdec.ui import loaders
+from specdec.ui.lab.editor import open_plan, plan_text
+from specdec.view import lab_words, words
+
+REDRAW_S = 1.5
+MAX_FAILURES = 5
+
+
+@dataclass
+class Seen:
+    """What this tab knows of the sweep of its plan."""
+
+    digest: str
+    results: Results
+
+    def take(self, cells: list[Measured]) -> None:
+        """Take in what was measured since."""
+        for one in cells[len(self.results.cells) :]:
+            self.results.add(one)
+
+
+def live_sweep(plan: Plan) -> LiveSweep | None:
+    """Return the sweep of this plan that goes on, or went on last, in this server."""
+    current = loaders.sweep_desk().current
+    return current if current is not None and current.plan.digest == plan.digest else None
+
+
+def seen_results(store: RunStore, plan: Plan, sweep: Sweep | None) -> Results:
+    """Return all that is measured of a plan, loaded once and then only added to.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    live = live_sweep(plan)
+    seen: Seen | None = st.session_state.get("lab_seen")
+    known = 0 if sweep is None else sweep.num_cells
+    is_behind = live is None and seen is not None and len(seen.results.cells) != known
+    if seen is None or seen.digest != plan.digest or is_behind:
+        cells = [] if sweep is None else measured_cells(store, sweep.id)
+        seen = Seen(plan.digest, Results(plan.arms, map(Measured.of_cell, cells)))
+        st.session_state.lab_seen = seen
+    if live is not None:
+        seen.take(live.measured)
+    return seen.results
+
+
+def draw_meaning(store: RunStore, plan: Plan, results: Results) -> int:
+    """Say what the plan means and how long it will take; return how many cells are left."""
+    runner = SweepRunner(plan, results.cells, lambda cell, run: None)
+    num_left = len(runner.cells())
+    num_left_out = plan.num_cells - len(results.keys) - num_left
+    estimate_s = runner.estimate_s(usual_tokens_per_s(store, plan.target))
+    said = f"{lab_words.meaning(plan)} {lab_words.left(num_left, num_left_out, estimate_s)}"
+    st.caption(words.plain(said))
+    return num_left
+
+
+def draw_buttons(store: RunStore, plan: Plan, shelf: ModelShelf, num_left: int) -> None:
+    """Draw Run and Stop; whose sweep is going on is said beside."""
+    current = loaders.sweep_desk().current
+    is_alive = current is not None and current.is_alive
+    has_begun = num_left < plan.num_cells
+    with st.container(horizontal=True, vertical_alignment="center", key="lab_buttons"):
+        if st.button(
+            "Go on" if has_begun else "Run",
+            type="primary",
+            icon=":material/play_arrow:",
+            key="lab_run",
+            disabled=is_alive or not num_left,
+            help="Measures what is not measured yet; it goes on when this tab is closed.",
+        ):
+            _start(store, plan, shelf, num_left)
+        st.button(
+            "Stop",
+            icon=":material/stop:",
+            key="lab_stop",
+            on_click=stop,
+            disabled=not is_alive,
+            help="Keeps every cell that is measured; Go on begins with the next one.",
+        )
+        if current is not None and is_alive and live_sweep(plan) is None:
+            st.button(
+                "Show the sweep that is going on",
+                icon=":material/visibility:",
+                key="lab_show",
+                on_click=open_plan,
+                args=(write_plan(current.plan),),
+            )
+
+
+def stop() -> None:
+    current = loaders.sweep_desk().current
+    if current is not None:
+        current.stop()
+        current.join(2.0)
+
+
+def _start(store: RunStore, plan: Plan, shelf: ModelShelf, num_left: int) -> None:
+    sweep = LiveSweep(store, plan, plan_text(), shelf.await_model, num_left)
+    try:
+        loaders.sweep_desk().start(sweep)
+    except SettingsError as error:
+        st.warning(words.plain(str(error)), icon=":material/info:")
+        return
+    st.rerun()
+
+
+def draw_progress(live: LiveSweep, shelf: ModelShelf) -> None:
+    """Draw how far the sweep is, in a place of one height, and what went wrong."""
+    progress = live.progress
+    if live.is_alive:
+        st.progress(
+            0.0 if progress is None else progress.done / max(1, progress.total),
+            text=words.plain(_state(live, shelf)),
+        )
+    if progress is not None and progress.is_busy:
+        st.warning(words.plain(lab_words.BUSY), icon=":material/speed:")
+    if live.error:
+        st.error(words.plain(live.error), icon=":material/error:")
+    if live.failures:
+        count = len(live.failures)
+        shown = " ".join(dict.fromkeys(live.failures[-MAX_FAILURES:]))
+        st.warning(
+            words.plain(f"{count} cells could not be measured and will be tried again: {shown}"),
+            icon=":material/info:",
+        )
+
+
+def _state(live: LiveSweep, shelf: ModelShelf) -> str:
+    if live.is_stopping:
+        return "Stopping"
+    if live.progress is None:
+        arrival = shelf.arrival(live.plan.target, live.plan.backend)
+        return arrival.what if arrival else "Opening the models"
+    return lab_words.progress(live.progress)

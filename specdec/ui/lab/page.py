@@ -1,0 +1,75 @@
+"""The lab from top to bottom: sweeps, plan, run, results."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from specdec.lab.plan import Plan
+from specdec.live.shelf import ModelShelf
+from specdec.saved.store import RunStore
+from specdec.saved.sweeps import Sweep, list_sweeps
+from specdec.ui.lab import measuring, outcome
+from specdec.ui.lab.editor import draw_editor, open_plan
+
+
+def draw(store: RunStore, shelf: ModelShelf) -> None:
+    """Draw the page.
+
+    Raises:
+        StoreError: the store cannot be read.
+        SettingsError: `.env` cannot be used.
+    """
+    sweeps = list_sweeps(store)
+    if sweeps:
+        _draw_sweeps(sweeps)
+    plan = draw_editor()
+    if plan is None:
+        return
+    sweep = next((one for one in sweeps if one.digest == plan.digest), None)
+    results = measuring.seen_results(store, plan, sweep)
+    num_left = measuring.draw_meaning(store, plan, results)
+    measuring.draw_buttons(store, plan, shelf, num_left)
+    live = measuring.live_sweep(plan)
+    is_alive = live is not None and live.is_alive
+    every_s = measuring.REDRAW_S if is_alive else None
+    st.fragment(_draw_results, run_every=every_s)(store, plan, shelf, is_alive)
+
+
+def _draw_sweeps(sweeps: list[Sweep]) -> None:
+    """Offer the sweeps of the store; one that is chosen comes into the editor."""
+    by_id = {one.id: one for one in sweeps}
+    st.selectbox(
+        "Open a sweep",
+        list(by_id),
+        None,
+        format_func=lambda number: _heading(by_id[number]),
+        placeholder=f"{len(sweeps):,} in the store",
+        key="lab_sweep",
+        on_change=lambda: _open(by_id),
+    )
+
+
+def _heading(sweep: Sweep) -> str:
+    day = sweep.started_at[:16].replace("T", " ")
+    return f"#{sweep.id} {sweep.name or 'without a name'} · {day} UTC · {sweep.num_cells:,} cells"
+
+
+def _open(by_id: dict[int, Sweep]) -> None:
+    chosen = by_id.get(st.session_state.lab_sweep)
+    if chosen is not None:
+        open_plan(chosen.plan)
+
+
+def _draw_results(store: RunStore, plan: Plan, shelf: ModelShelf, was_alive: bool) -> None:
+    """Draw progress and results; once the sweep is over, the whole page learns of it."""
+    live = measuring.live_sweep(plan)
+    if was_alive and (live is None or not live.is_alive):
+        st.rerun()
+    if live is not None:
+        measuring.draw_progress(live, shelf)
+    seen = st.session_state.get("lab_seen")
+    if seen is None:
+        return
+    if live is not None:
+        seen.take(live.measured)
+    outcome.draw(store, plan, seen.results)
