@@ -1,13 +1,16 @@
 """Is speculation worth it here? What this run's own costs and acceptance predict for every K.
 
-A round with K drafted tokens costs K·d + v(K) + l: drafting, the target's call, the link. v is a
-straight line through two measurements, plain decoding (K = 0) and this run. It yields 1 + Σ s_i
-tokens, where s_i is the product of the conditional acceptance rates up to i. K = 0 is the measured
+A round with n drafted tokens costs n·d + v(n) + l: drafting, the target's call, the link. v is a
+straight line through two measurements, plain decoding (n = 0) and this run. It yields 1 + Σ s_i
+tokens, where s_i is the product of the conditional acceptance rates up to i, as many as the draft
+is deep. A chain of K tokens is K deep; a tree has more nodes than that, and they all cost: of a run
+with trees, the forecast is for the same trees cut off at another depth. K = 0 is the measured
 baseline itself, and it may well be the best.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,23 +36,32 @@ class Costs:
     link_s: float
     """The network's share of a call."""
 
-    def round_s(self, num_draft_tokens: int) -> float:
+    def round_s(self, num_draft_tokens: float) -> float:
         per_token_s = self.draft_s + self.extra_s
         return self.call_s + self.link_s + num_draft_tokens * per_token_s
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Predicted tokens per second by K from 0, and the points that were measured."""
+    """Predicted tokens per second by K from 0, and the points that were measured.
+
+    K is how deep the draft is; `num_nodes[K]` are the drafted tokens of a round, K itself for a
+    chain.
+    """
 
     costs: Costs
     acceptance: tuple[float, ...]
+    num_nodes: tuple[float, ...]
     tokens_per_s: tuple[float, ...]
     measured: tuple[tuple[int, float], ...]
 
     @property
     def best(self) -> int:
         return max(range(len(self.tokens_per_s)), key=self.tokens_per_s.__getitem__)
+
+    @property
+    def is_of_trees(self) -> bool:
+        return self.num_nodes[-1] > len(self.num_nodes) - 1
 
 
 def forecast(
@@ -65,15 +77,16 @@ def forecast(
     """
     if alpha is None or not summary.num_draft_tokens:
         return None
-    costs = _costs(rounds, summary, baseline)
-    if min(costs.round_s(0), costs.round_s(MAX_NUM_DRAFT_TOKENS)) <= 0:
+    costs, num_nodes = _costs(rounds, summary, baseline), _nodes_by_depth(rounds)
+    if min(map(costs.round_s, num_nodes)) <= 0:
         return None  # the times of a file that somebody wrote by hand
     acceptance = _acceptance(summary, alpha)
     predicted = tuple(
-        predicted_tokens_per_round(acceptance[:k]) / costs.round_s(k)
-        for k in range(MAX_NUM_DRAFT_TOKENS + 1)
+        predicted_tokens_per_round(acceptance[:k]) / costs.round_s(count)
+        for k, count in enumerate(num_nodes)
     )
-    return Forecast(costs, acceptance, predicted, ((0, baseline.tokens_per_s), *_measured(rounds)))
+    measured = ((0, baseline.tokens_per_s), *_measured(rounds))
+    return Forecast(costs, acceptance, num_nodes, predicted, measured)
 
 
 def _costs(rounds: Sequence[RoundResult], summary: RunSummary, baseline: Baseline) -> Costs:
@@ -89,6 +102,23 @@ def _costs(rounds: Sequence[RoundResult], summary: RunSummary, baseline: Baselin
     )
 
 
+def _nodes_by_depth(rounds: Sequence[RoundResult]) -> tuple[float, ...]:
+    """Return the drafted tokens of a round cut off at depth 0 … 16.
+
+    A depth is as wide as it was on average where it was reached, the next ones as the last.
+    """
+    widths = [
+        Counter(one.position - result.position for one in result.candidates) for result in rounds
+    ]
+    counts = [0.0]
+    width = 1.0
+    for place in range(MAX_NUM_DRAFT_TOKENS):
+        reached = [of_round[place] for of_round in widths if of_round[place]]
+        width = sum(reached) / len(reached) if reached else width
+        counts.append(counts[-1] + width)
+    return tuple(counts)
+
+
 def _acceptance(summary: RunSummary, alpha: float) -> tuple[float, ...]:
     """Return a_1 … a_16: measured where there were enough tests, their mean elsewhere."""
     tries = (summary.num_spec_steps, *summary.accepted_per_pos)
@@ -101,30 +131,44 @@ def _acceptance(summary: RunSummary, alpha: float) -> tuple[float, ...]:
 
 
 def _measured(rounds: Sequence[RoundResult]) -> list[tuple[int, float]]:
-    """Return (K, tokens per second) for each K that was set in this run, plain rounds aside."""
+    """Return (K, tokens per second) for each K that was set in this run, plain rounds aside.
+
+    A tree grows no deeper than K, and often less deep: it counts as deep as it was on average.
+    """
     by_k = sorted(rounds, key=lambda r: r.num_draft_tokens)
     points = []
     for k, group in groupby(by_k, key=lambda r: r.num_draft_tokens):
         same = list(group)
         wall_s = sum(r.wall_s for r in same)
         if k and wall_s > 0:
+            drafted = [r for r in same if r.candidates]
+            if any(r.num_drafted > r.depth for r in drafted):
+                k = round(sum(r.depth for r in drafted) / len(drafted))
             points.append((k, sum(len(r.emitted) for r in same) / wall_s))
     return points
 
 
 def reason(prediction: Forecast) -> str:
     """Say in one sentence what is best here and why."""
-    costs, best = prediction.costs, prediction.best
+    costs, best, num_nodes = prediction.costs, prediction.best, prediction.num_nodes
     first = prediction.acceptance[0]
     saved_ms = 1e3 * first * (costs.call_s + costs.link_s)
-    price_ms = 1e3 * (costs.draft_s + costs.extra_s)
+    price_ms = 1e3 * num_nodes[1] * (costs.draft_s + costs.extra_s)
     link = f" and {1e3 * costs.link_s:.0f} ms of network" if costs.link_s > 0 else ""
+    if prediction.is_of_trees:
+        drafted = f"a first level of {num_nodes[1]:.1f} nodes"
+        taken = f"one of it is accepted {percent(first)} of the time"
+    else:
+        drafted, taken = "a first drafted token", f"{percent(first)} are accepted"
     why = (
-        f"a call of the target costs {1e3 * costs.call_s:.0f} ms{link}, so a first drafted token "
-        f"saves {saved_ms:.0f} ms on average ({percent(first)} are accepted) and costs "
+        f"a call of the target costs {1e3 * costs.call_s:.0f} ms{link}, so {drafted} "
+        f"saves {saved_ms:.0f} ms on average ({taken}) and costs "
         f"{price_ms:.0f} ms to draft and check"
     )
     if best == 0:
         return f"Plain decoding (K = 0) is best here: {why}."
     gain = prediction.tokens_per_s[best] / prediction.tokens_per_s[0]
-    return f"K = {best} is best here, {gain:.2f} times plain decoding: {why}."
+    what = f"K = {best} is"
+    if prediction.is_of_trees:
+        what = f"A tree {best} deep ({num_nodes[best]:.0f} nodes) is"
+    return f"{what} best here, {gain:.2f} times plain decoding: {why}."

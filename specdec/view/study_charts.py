@@ -52,15 +52,20 @@ def sides_data(bars: Sequence[Bar]) -> Data:
 
 @cache
 def forecast_spec() -> Spec:
-    base = empty_chart("k", "tokens_per_s", "kind", "end")
-    x = alt.X("k:Q").title("drafted tokens per round, K").axis(tickMinStep=1, grid=False)
+    base = empty_chart("k", "nodes", "tokens_per_s", "kind", "end")
+    x = alt.X("k:Q").title("drafted tokens one after the other, K").axis(tickMinStep=1, grid=False)
     y = alt.Y("tokens_per_s:Q").title("tokens per second").scale(zero=True, nice=False)
     color = (
         alt.Color("kind:N")
         .scale(domain=list(_KINDS), range=list(_KINDS.values()))
         .legend(orient="top", title=None, symbolSize=60)
     )
-    tooltip = ["k:Q", "kind:N", alt.Tooltip("tokens_per_s:Q", format=".2f")]
+    tooltip = [
+        "k:Q",
+        alt.Tooltip("nodes:Q", format=".3~g", title="drafted tokens a round"),
+        "kind:N",
+        alt.Tooltip("tokens_per_s:Q", format=".2f"),
+    ]
     line = (
         base.mark_line(strokeDash=[5, 3])
         .encode(x=x, y=y, color=color)
@@ -86,4 +91,5 @@ def forecast_data(prediction: Forecast) -> Data:
     rows += [(k, speed, "measured") for k, speed in prediction.measured]
     rows.append((prediction.best, prediction.tokens_per_s[prediction.best], "best"))
     data = pd.DataFrame(rows, columns=["k", "tokens_per_s", "kind"])
-    return data.assign(end=round_up(1.1 * data["tokens_per_s"].max()))
+    nodes = data["k"].map(dict(enumerate(prediction.num_nodes)))
+    return data.assign(nodes=nodes, end=round_up(1.1 * data["tokens_per_s"].max()))

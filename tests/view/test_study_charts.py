@@ -11,6 +11,7 @@ def test_the_forecast_chart_marks_the_best_and_the_measured():
     prediction = Forecast(
         costs=Costs(0.01, 0.04, 0.002, 0.0),
         acceptance=(0.8, 0.5),
+        num_nodes=(0.0, 1.0, 2.0),
         tokens_per_s=(25.0, 34.6, 33.8),
         measured=((0, 25.0), (2, 33.0)),
     )
