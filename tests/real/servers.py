@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,10 +35,15 @@ SPEAKABLE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?"
 def running(
     command: Sequence[str], health: str, log: Path, *, start_s: float = 120.0, **variables: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server until the end of the block; it is ready when `health` answers 200."""
+    """Run a server until the end of the block; it is ready when `health` answers 200.
+
+    Whatever it started ends with it, also where it was killed: workers of vLLM would stay.
+    """
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | variables
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
     try:
         deadline_s = time.monotonic() + start_s
         while not _answers(health):
@@ -48,11 +53,11 @@ def running(
         yield process
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
 def _answers(url: str) -> bool:
