@@ -195,6 +195,17 @@ def conditional_acceptance(summary: RunSummary) -> tuple[float | None, ...]:
     )
 
 
+def tested_per_pos(rounds: Iterable[RoundResult]) -> tuple[int, ...]:
+    """Return how often the drafted token at each position was tested."""
+    counts: list[int] = []
+    for result in rounds:
+        reached = min(result.num_accepted + 1, result.depth)
+        counts += [0] * (reached - len(counts))
+        for place in range(reached):
+            counts[place] += 1
+    return tuple(counts)
+
+
 def predicted_tokens_per_round(acceptance: Sequence[float]) -> float:
     """Return 1 + Σ s_i for conditional acceptance rates a_1 … a_K, with s_i = a_1 · … · a_i.
 

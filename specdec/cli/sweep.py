@@ -17,6 +17,7 @@ from rich.text import Text
 from specdec.cli.text import printable
 from specdec.lab.plan import Plan
 from specdec.lab.plan_file import read_plan
+from specdec.lab.predict import Check, Predictor, cells_to_measure, completed, median_error
 from specdec.lab.results import Condition, Outcome, Results
 from specdec.lab.runner import Progress as SweepProgress
 from specdec.lab.runner import SweepRunner
@@ -45,7 +46,8 @@ def sweep(options: argparse.Namespace, screen: Console) -> int:
         named = replace(plan, name=plan.name or path.stem)
         runner = Session(store, named, path.read_text(encoding="utf-8-sig")).runner()
         interrupted = _follow(runner, screen)
-        status = print_results(runner.results, screen)
+        status = print_results(completed(plan, runner.results), screen)
+        _print_checks(Predictor(plan, runner.results.cells).checks(), screen)
     if interrupted:
         screen.print("Interrupted; the same command goes on from here.")
         raise KeyboardInterrupt
@@ -53,6 +55,8 @@ def sweep(options: argparse.Namespace, screen: Console) -> int:
 
 
 def _describe(plan: Plan, screen: Console) -> None:
+    if plan.predicts:
+        screen.print(f"{len(cells_to_measure(plan)):,} are measured, the others predicted, of:")
     kinds = len({prompt.kind for prompt in plan.prompts})
     screen.print(
         Text(
@@ -73,9 +77,9 @@ def _follow(runner: SweepRunner, screen: Console) -> bool:
     """Run the sweep with a bar on standard error; return whether it was interrupted."""
     errors = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    done = len(runner.results.keys)
+    done = runner.num_planned - len(runner.cells())
     with Progress(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task("opening the models", completed=done, total=runner.plan.num_cells)
+        task = bar.add_task("opening the models", completed=done, total=runner.num_planned)
         try:
             with closing(runner.run()) as cells:
                 for progress in cells:
@@ -115,6 +119,15 @@ def print_results(results: Results, screen: Console) -> int:
     return 0 if conditions else 1
 
 
+def _print_checks(checks: Sequence[Check], screen: Console) -> None:
+    error = median_error(checks)
+    if error is not None:
+        screen.print(
+            f"~ predicted; on {len(checks)} cells that were measured to check, the median error of "
+            f"tokens/s is {percent(error)}."
+        )
+
+
 def _table(condition: Condition, outcomes: Sequence[Outcome]) -> Table:
     kind = condition.kind or "all prompts"
     title = f"{kind}, temperature {condition.temperature:g}, round trip {condition.rtt_ms:g} ms"
@@ -130,7 +143,7 @@ def _table(condition: Condition, outcomes: Sequence[Outcome]) -> Table:
             "★" if one.is_best else "≈" if one.is_within_noise and is_sure else "",
             Text(printable(one.arm.label)),
             "" if one.arm.is_plain else str(one.arm.num_draft_tokens),
-            f"{speedup.mean:.2f}",
+            f"{'~' if one.is_predicted else ''}{speedup.mean:.2f}",
             f"{speedup.low:.2f}–{speedup.high:.2f}" if is_sure else "few prompts",
             f"{one.tokens_per_s:.1f}",
             "" if one.acceptance is None else percent(one.acceptance),

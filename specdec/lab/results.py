@@ -52,6 +52,7 @@ class Measured:
         run_id: of its run in the store.
         totals_text: `cell_totals` of its run, which `totals` reads.
         is_predicted: whether nobody ran it.
+        guessed_waste: see `waste`; of a predicted cell.
     """
 
     key: str
@@ -61,6 +62,15 @@ class Measured:
     run_id: int | None = None
     totals_text: str | None = None
     is_predicted: bool = False
+    guessed_waste: float | None = None
+
+    @property
+    def waste(self) -> float | None:
+        """Drafted tokens that were not accepted, per token written; None where not known."""
+        totals = self.totals
+        if totals is None or not totals.num_tokens:
+            return self.guessed_waste
+        return (totals.num_draft_tokens - totals.num_accepted_draft_tokens) / totals.num_tokens
 
     @classmethod
     def of_run(cls, key: str, run: Run, run_id: int | None = None) -> Measured:
@@ -81,20 +91,26 @@ class Measured:
         return _totals(self.totals_text)[0]
 
     @property
+    def tested(self) -> tuple[int, ...]:
+        """How often each position of its drafts was tested."""
+        return _totals(self.totals_text)[2]
+
+    @property
     def machine(self) -> str:
         """Where it was made; the empty text where that is not known."""
         return _totals(self.totals_text)[1]
 
 
 @lru_cache(maxsize=50_000)
-def _totals(text: str | None) -> tuple[RunSummary | None, str]:
+def _totals(text: str | None) -> tuple[RunSummary | None, str, tuple[int, ...]]:
     """Read what the store holds of a cell, which may be anything."""
     try:
         facts = loads(text or "")
         summary: RunSummary = from_json(RunSummary, facts["summary"], "totals")
-        return summary, from_json(str, facts["machine"], "machine")
+        tested: tuple[int, ...] = from_json(tuple[int, ...], facts["tested"], "tested")
+        return summary, from_json(str, facts["machine"], "machine"), tested
     except (TraceError, TypeError, KeyError):
-        return None, ""
+        return None, "", ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,8 @@ class Outcome:
         acceptance: mean over its runs of accepted over drafted tokens; None if nothing was drafted.
         is_best: no other arm is faster by these measurements.
         is_within_noise: the interval of its ratio to the best one's speed holds 1.
+        is_predicted: whether it was calculated, not run.
+        wasted: drafted tokens that were not accepted, per token written; None where not known.
     """
 
     arm: Arm
@@ -118,6 +136,8 @@ class Outcome:
     acceptance: float | None
     is_best: bool
     is_within_noise: bool
+    is_predicted: bool = False
+    wasted: float | None = None
 
 
 _Place = tuple[str, int]
@@ -178,6 +198,8 @@ class Results:
                 self._acceptance(condition, arm),
                 is_best=arm == best,
                 is_within_noise=arm == best or self._are_alike(condition, arm, best),
+                is_predicted=self._is_predicted(condition, arm),
+                wasted=self._wasted(condition, arm),
             )
             for arm, (speedup, pairs) in speeds.items()
         ]
@@ -206,6 +228,15 @@ class Results:
             return True
         found = ratio_interval(pairs)
         return found.low is None or found.high is None or found.low <= 1.0 <= found.high
+
+    def _is_predicted(self, condition: Condition, arm: Arm) -> bool:
+        return any(one.is_predicted for one in self._cells[condition, arm].values())
+
+    def _wasted(self, condition: Condition, arm: Arm) -> float | None:
+        cells = self._cells[condition, arm].values()
+        shares = [(one.tokens, one.waste) for one in cells if one.waste is not None]
+        written = sum(tokens for tokens, _ in shares)
+        return sum(tokens * waste for tokens, waste in shares) / written if written else None
 
     def _acceptance(self, condition: Condition, arm: Arm) -> float | None:
         cells: Mapping[_Place, Measured] = self._cells[condition, arm]

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from specdec.errors import SpecdecError
 from specdec.lab.plan import Arm, Cell, Plan
+from specdec.lab.predict import cells_to_measure
 from specdec.lab.results import Condition, Measured, Results
 from specdec.pair import Load, load_model
 from specdec.perform import Performance
@@ -89,10 +90,21 @@ class SweepRunner:
         self._clock = clock
         self._timing = _Timing()
         seconds = {one.key: one.seconds for one in self.results.cells}
+        self._planned = cells_to_measure(plan)
         for cell in plan.cells:
             if cell.key in seconds:
                 self._timing.add_earlier(cell, seconds[cell.key])
         self._warm: set[tuple[Arm, float]] = set()
+
+    @property
+    def num_planned(self) -> int:
+        """How many cells are run in all, those of earlier sittings included."""
+        return len(self._planned)
+
+    @property
+    def num_done(self) -> int:
+        """How many of those are measured."""
+        return sum(cell.key in self.results.keys for cell in self._planned)
 
     def cells(self) -> list[Cell]:
         """Return what is still to be measured, in the order in which it will be."""
@@ -118,9 +130,11 @@ class SweepRunner:
         """Return the cells by prompt, condition and seed, shuffled, classes evenly mixed."""
         rng = random.Random(self.plan.digest)
         blocks: dict[tuple[object, ...], list[Cell]] = defaultdict(list)
-        for cell in self.plan.cells:
+        for cell in self._planned:
             if cell.key not in self.results.keys:
-                blocks[cell.prompt, cell.temperature, cell.rtt_ms, cell.seed].append(cell)
+                # Predictions of a link come from another one, so both are measured together.
+                link = None if self.plan.predicts else cell.rtt_ms
+                blocks[cell.prompt, cell.temperature, link, cell.seed].append(cell)
         by_kind: dict[str, list[list[Cell]]] = defaultdict(list)
         for block in blocks.values():
             rng.shuffle(block)
@@ -141,7 +155,7 @@ class SweepRunner:
         self._load(self.plan.target, self.plan.backend)
         budget_s = None if self.plan.budget_minutes is None else 60 * self.plan.budget_minutes
         left = self._left()
-        done = len(self.results.keys)
+        done = self.num_done
         while left:
             block = left.pop(0)
             for number, cell in enumerate(block):
@@ -193,7 +207,7 @@ class SweepRunner:
 
     def _without_decided(self, blocks: list[list[Cell]]) -> list[list[Cell]]:
         """Leave out what is left of conditions whose fastest arm is beyond doubt."""
-        if not self.plan.stops_early:
+        if not self.plan.stops_early or self.plan.predicts:
             return blocks
         decided = {
             condition

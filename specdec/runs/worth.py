@@ -1,11 +1,13 @@
-"""Is speculation worth it here? What this run's own costs and acceptance predict for every K.
+"""Is speculation worth it here? What a run's costs and acceptance predict for any K and link.
 
 A round with n drafted tokens costs n·d + v(n) + l: drafting, the target's call, the link. v is a
 straight line through two measurements, plain decoding (n = 0) and this run. It yields 1 + Σ s_i
 tokens, where s_i is the product of the conditional acceptance rates up to i, as many as the draft
 is deep. A chain of K tokens is K deep; a tree has more nodes than that, and they all cost: of a run
-with trees, the forecast is for the same trees cut off at another depth. K = 0 is the measured
-baseline itself, and it may well be the best.
+with trees, the forecast is for the same trees cut off at another depth. Where a drafter had nothing
+to propose, as prompt lookup often has not, a round drafts nothing and yields one token: how often a
+round reached each position stays as it was. K = 0 is the measured baseline itself, and it may well
+be the best.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
-from specdec.metrics import Baseline, conditional_acceptance, predicted_tokens_per_round
+from specdec.metrics import Baseline, predicted_tokens_per_round, tested_per_pos
 from specdec.records import RoundResult, RunSummary, percent
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
 
@@ -36,9 +38,50 @@ class Costs:
     link_s: float
     """The network's share of a call."""
 
-    def round_s(self, num_draft_tokens: float) -> float:
-        per_token_s = self.draft_s + self.extra_s
-        return self.call_s + self.link_s + num_draft_tokens * per_token_s
+    def round_s(self, drafted: float, link_s: float | None = None) -> float:
+        """Return what a round of so many drafted tokens costs, over its own or another link."""
+        across_s = self.link_s if link_s is None else link_s
+        return self.call_s + across_s + drafted * (self.draft_s + self.extra_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a run says about others of the same draft and target.
+
+    Attributes:
+        costs: of a round.
+        acceptance: a_1 … a_16, conditional.
+        share: of the rounds, those with a draft.
+        drafted: tokens that a round drafts at each depth, 1 to 16, at K = 16.
+    """
+
+    costs: Costs
+    acceptance: tuple[float, ...]
+    share: float
+    drafted: tuple[float, ...]
+
+    def tokens_per_round(self, num_draft_tokens: int) -> float:
+        """Return how many tokens a round yields at this K."""
+        more = predicted_tokens_per_round(self.acceptance[:num_draft_tokens]) - 1.0
+        return 1.0 + self.share * more
+
+    def drafted_per_round(self, num_draft_tokens: int) -> float:
+        """Return how many tokens a round drafts at this K."""
+        return sum(self.drafted[:num_draft_tokens])
+
+    def tokens_per_s(self, num_draft_tokens: int, link_s: float | None = None) -> float:
+        """Return the speed at this K, over the run's own or another link."""
+        drafted = self.drafted_per_round(num_draft_tokens)
+        return self.tokens_per_round(num_draft_tokens) / self.costs.round_s(drafted, link_s)
+
+    def break_even_link_s(self, num_draft_tokens: int) -> float | None:
+        """Return the round trip from which on this K beats plain decoding; None where none does."""
+        more = self.tokens_per_round(num_draft_tokens) - 1.0
+        if more <= 0:
+            return None
+        plain_s = self.costs.round_s(0, 0.0)
+        round_s = self.costs.round_s(self.drafted_per_round(num_draft_tokens), 0.0)
+        return max(0.0, (round_s - (1.0 + more) * plain_s) / more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,70 +107,94 @@ class Forecast:
         return self.num_nodes[-1] > len(self.num_nodes) - 1
 
 
+def outlook(
+    summary: RunSummary,
+    tested: Sequence[int],
+    baseline: Baseline,
+    *,
+    widths: Sequence[float] = (1.0,) * MAX_NUM_DRAFT_TOKENS,
+) -> Outlook | None:
+    """Return what a run says about other K and links; None where nothing was drafted.
+
+    Args:
+        summary: of the run.
+        tested: how often each position was tested (`tested_per_pos`).
+        baseline: plain decoding of the same target over the same link.
+        widths: tokens beside each other at each depth, 1 to 16; those of a chain if not given.
+    """
+    has_drafted = summary.num_draft_tokens and summary.num_target_calls and sum(tested)
+    if not has_drafted or not summary.drafted_per_pos or not baseline.num_tokens:
+        return None
+    costs, shares = _costs(summary, baseline), _shares(summary)
+    drafted = tuple(share * width for share, width in zip(shares, widths, strict=True))
+    if min(costs.round_s(0), costs.round_s(sum(drafted))) <= 0:
+        return None  # the times of a file that somebody wrote by hand
+    return Outlook(costs, _acceptance(summary, tested), shares[0], drafted)
+
+
 def forecast(
-    rounds: Sequence[RoundResult], summary: RunSummary, alpha: float | None, baseline: Baseline
+    rounds: Sequence[RoundResult], summary: RunSummary, baseline: Baseline
 ) -> Forecast | None:
     """Predict the speed for K from 0 to 16; None where nothing was drafted, or took no time.
 
     Args:
         rounds: of this run.
         summary: their totals.
-        alpha: mean acceptance of a tested position.
         baseline: plain decoding of the same target over the same link.
     """
-    if alpha is None or not summary.num_draft_tokens:
+    widths = _widths(rounds)
+    found = outlook(summary, tested_per_pos(rounds), baseline, widths=widths)
+    if found is None:
         return None
-    costs, num_nodes = _costs(rounds, summary, baseline), _nodes_by_depth(rounds)
-    if min(map(costs.round_s, num_nodes)) <= 0:
-        return None  # the times of a file that somebody wrote by hand
-    acceptance = _acceptance(summary, alpha)
-    predicted = tuple(
-        predicted_tokens_per_round(acceptance[:k]) / costs.round_s(count)
-        for k, count in enumerate(num_nodes)
-    )
+    num_nodes = tuple(accumulate(widths, initial=0.0))
+    predicted = tuple(map(found.tokens_per_s, range(MAX_NUM_DRAFT_TOKENS + 1)))
     measured = ((0, baseline.tokens_per_s), *_measured(rounds))
-    return Forecast(costs, acceptance, num_nodes, predicted, measured)
+    return Forecast(found.costs, found.acceptance, num_nodes, predicted, measured)
 
 
-def _costs(rounds: Sequence[RoundResult], summary: RunSummary, baseline: Baseline) -> Costs:
+def _costs(summary: RunSummary, baseline: Baseline) -> Costs:
+    calls = summary.num_target_calls
     call_s = (baseline.decode_s - baseline.link_s) / baseline.num_tokens
-    link_s = summary.link_s / summary.num_target_calls
-    mean_drafted = summary.num_draft_tokens / summary.num_target_calls
-    here_s = sum(r.wall_s - r.draft_s - r.link_s for r in rounds) / summary.num_target_calls
+    here_s = (summary.decode_s - summary.draft_s - summary.link_s) / calls
     return Costs(
         draft_s=summary.draft_s / summary.num_draft_tokens,
         call_s=call_s,
-        extra_s=max(0.0, (here_s - call_s) / mean_drafted),
-        link_s=link_s,
+        extra_s=max(0.0, (here_s - call_s) / (summary.num_draft_tokens / calls)),
+        link_s=summary.link_s / calls,
     )
 
 
-def _nodes_by_depth(rounds: Sequence[RoundResult]) -> tuple[float, ...]:
-    """Return the drafted tokens of a round cut off at depth 0 … 16.
+def _acceptance(summary: RunSummary, tested: Sequence[int]) -> tuple[float, ...]:
+    """Return a_1 … a_16: measured where there were enough tests, their mean elsewhere."""
+    accepted = summary.accepted_per_pos
+    alpha = sum(accepted) / sum(tested)
+    rates = [
+        passed / tries if tries >= MIN_TRIES else alpha
+        for passed, tries in zip(accepted, tested, strict=False)
+    ]
+    return tuple([*rates, *[alpha] * MAX_NUM_DRAFT_TOKENS][:MAX_NUM_DRAFT_TOKENS])
+
+
+def _shares(summary: RunSummary) -> tuple[float, ...]:
+    """Return how often a round reached each position; beyond the run's K as at its last."""
+    shares = [count / summary.num_target_calls for count in summary.drafted_per_pos]
+    return tuple([*shares, *[shares[-1]] * MAX_NUM_DRAFT_TOKENS][:MAX_NUM_DRAFT_TOKENS])
+
+
+def _widths(rounds: Sequence[RoundResult]) -> tuple[float, ...]:
+    """Return how many drafted tokens stand beside each other at depth 1 … 16.
 
     A depth is as wide as it was on average where it was reached, the next ones as the last.
     """
-    widths = [
+    counted = [
         Counter(one.position - result.position for one in result.candidates) for result in rounds
     ]
-    counts = [0.0]
-    width = 1.0
+    widths, width = [], 1.0
     for place in range(MAX_NUM_DRAFT_TOKENS):
-        reached = [of_round[place] for of_round in widths if of_round[place]]
+        reached = [of_round[place] for of_round in counted if of_round[place]]
         width = sum(reached) / len(reached) if reached else width
-        counts.append(counts[-1] + width)
-    return tuple(counts)
-
-
-def _acceptance(summary: RunSummary, alpha: float) -> tuple[float, ...]:
-    """Return a_1 … a_16: measured where there were enough tests, their mean elsewhere."""
-    tries = (summary.num_spec_steps, *summary.accepted_per_pos)
-    measured = conditional_acceptance(summary)
-    rates = [
-        rate if rate is not None and count >= MIN_TRIES else alpha
-        for rate, count in zip(measured, tries, strict=False)
-    ]
-    return tuple([*rates, *[alpha] * MAX_NUM_DRAFT_TOKENS][:MAX_NUM_DRAFT_TOKENS])
+        widths.append(width)
+    return tuple(widths)
 
 
 def _measured(rounds: Sequence[RoundResult]) -> list[tuple[int, float]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import sqlalchemy as sa
 
 from specdec.codec import dumps, to_json
+from specdec.metrics import tested_per_pos
 from specdec.runs.compare import group_key
 from specdec.runs.machine import machine_mark
 from specdec.runs.run import Run
@@ -176,7 +177,9 @@ def row_of(run: Run) -> dict[str, Any]:
 
 def cell_totals(run: Run) -> str:
     """Return what a sweep keeps of a cell's run beside it: the totals, and where it was made."""
-    return dumps({"machine": machine_mark(), "summary": to_json(run.summary)})
+    tested = tested_per_pos(run.rounds)
+    facts = {"machine": machine_mark(), "tested": tested, "summary": to_json(run.summary)}
+    return dumps(facts)
 
 
 def conditions(where: RunFilter) -> list[sa.ColumnElement[bool]]:

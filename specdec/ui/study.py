@@ -10,7 +10,6 @@ import pandas as pd
 import streamlit as st
 
 from specdec.live.pump import LiveRun
-from specdec.metrics import Totals
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
 from specdec.runs.run import Run
@@ -218,8 +217,7 @@ def _draw_worth(run: Run, link: str) -> None:
     if run.baseline is None:
         st.caption("No baseline was measured for this run, so there is nothing to compare with.")
         return
-    alpha = Totals(run.rounds).mean_acceptance
-    prediction = worth.forecast(run.rounds, run.summary, alpha, run.baseline)
+    prediction = worth.forecast(run.rounds, run.summary, run.baseline)
     if prediction is None:
         st.caption("Nothing was drafted in this run, so there is nothing to predict from.")
         return

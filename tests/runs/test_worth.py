@@ -41,7 +41,7 @@ def predict(rounds, draft_s, call_s, extra_s, link_s=0.0):
     here = timed(rounds, draft_s, call_s, extra_s, link_s)
     totals = Totals(here)
     baseline = Baseline(10, 10 * (call_s + link_s), 10 * link_s)
-    return worth.forecast(here, totals.summary(), totals.mean_acceptance, baseline)
+    return worth.forecast(here, totals.summary(), baseline)
 
 
 def chains(k, accepted):
@@ -179,18 +179,37 @@ def test_a_slow_link_makes_longer_drafts_worth_it(rounds):
 
 def test_without_a_draft_there_is_no_forecast(tmp_path):
     plain = tiny_run(tmp_path, k=0)
-    assert worth.forecast(plain.rounds, plain.summary, None, Baseline(1, 1.0, 0.0)) is None
+    assert worth.forecast(plain.rounds, plain.summary, Baseline(1, 1.0, 0.0)) is None
 
 
 def test_rounds_that_took_no_time_predict_nothing(rounds):
     still = timed(rounds, 0.0, 0.0, 0.0)
-    assert worth.forecast(still, Totals(still).summary(), 0.5, Baseline(10, 1.0, 1.0)) is None
+    assert worth.forecast(still, Totals(still).summary(), Baseline(10, 1.0, 1.0)) is None
 
 
 @settings(max_examples=60)
 @given(runs())
 def test_no_run_that_a_file_can_hold_is_too_strange_to_be_forecast(run):
     baseline = run.baseline or Baseline(10, 1.0, 0.0)
-    alpha = Totals(run.rounds).mean_acceptance
-    prediction = worth.forecast(run.rounds, run.summary, alpha, baseline)
+    prediction = worth.forecast(run.rounds, run.summary, baseline)
     assert prediction is None or worth.reason(prediction)
+
+
+def test_rounds_without_a_draft_dilute_the_forecast():
+    """Prompt lookup found something in half of the rounds: 1 token in those without, 1.8 with."""
+    with_draft = chains(1, [1] * 8 + [0] * 2)
+    without = [replace(one, candidates=(), emitted=(8,)) for one in chains(0, [0] * 10)]
+    prediction = predict([*with_draft, *without], 0.0, 0.04, 0.01)
+    assert prediction.tokens_per_s[1] == pytest.approx(1.4 / 0.045)
+
+
+def test_a_far_target_makes_drafts_worth_it_from_a_round_trip_on():
+    found = worth.outlook(
+        Totals(timed(chains(2, [1] * 10), 0.03, 0.04, 0.01)).summary(),
+        (10, 10),
+        Baseline(10, 0.4, 0.0),
+    )
+    break_even_s = found.break_even_link_s(2)
+    assert found.tokens_per_s(2, break_even_s) == pytest.approx(found.tokens_per_s(0, break_even_s))
+    assert found.tokens_per_s(2, 0.0) < found.tokens_per_s(0, 0.0)
+    assert found.tokens_per_s(2, 1.0) > found.tokens_per_s(0, 1.0)

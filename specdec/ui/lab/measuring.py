@@ -65,18 +65,19 @@ def draw_meaning(store: RunStore, plan: Plan, results: Results) -> int:
     """Say what the plan means and how long it will take; return how many cells are left."""
     runner = SweepRunner(plan, results.cells, lambda cell, run: None)
     num_left = len(runner.cells())
-    num_left_out = plan.num_cells - len(results.keys) - num_left
+    num_left_out = runner.num_planned - runner.num_done - num_left
     estimate_s = runner.estimate_s(usual_tokens_per_s(store, plan.target))
     said = f"{lab_words.meaning(plan)} {lab_words.left(num_left, num_left_out, estimate_s)}"
     st.caption(words.plain(said))
     return num_left
 
 
-def draw_buttons(store: RunStore, plan: Plan, shelf: ModelShelf, num_left: int) -> None:
+def draw_buttons(
+    store: RunStore, plan: Plan, shelf: ModelShelf, num_left: int, *, has_begun: bool
+) -> None:
     """Draw Run and Stop; whose sweep is going on is said beside."""
     current = loaders.sweep_desk().current
     is_alive = current is not None and current.is_alive
-    has_begun = num_left < plan.num_cells
     with st.container(horizontal=True, vertical_alignment="center", key="lab_buttons"):
         if st.button(
             "Go on" if has_begun else "Run",

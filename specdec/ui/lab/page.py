@@ -28,7 +28,8 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
     sweep = next((one for one in sweeps if one.digest == plan.digest), None)
     results = measuring.seen_results(store, plan, sweep)
     num_left = measuring.draw_meaning(store, plan, results)
-    measuring.draw_buttons(store, plan, shelf, num_left)
+    has_begun = bool(results.cells)
+    measuring.draw_buttons(store, plan, shelf, num_left, has_begun=has_begun)
     live = measuring.live_sweep(plan)
     is_alive = live is not None and live.is_alive
     every_s = measuring.REDRAW_S if is_alive else None

@@ -1,0 +1,177 @@
+"""Acceptance once, speed for any K and any link: most cells of a plan need not be run.
+
+Whether a drafted token is accepted depends neither on how many follow it nor on how far away the
+target is. So each chain of a fixed K is measured once, at its largest K and over the shortest link,
+beside plain decoding of the same prompt; acceptance by position and the costs of a round (see
+`specdec.runs.worth`, whose formula this is) then give every other K and link. A tenth of those is
+measured all the same, drawn by the plan's digest, to see how far off the predictions are.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from specdec.lab.plan import Arm, Cell, Plan
+from specdec.lab.results import Measured, Results
+from specdec.metrics import Baseline
+from specdec.runs.worth import Outlook, outlook
+
+CHECKED_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One cell that was predicted and measured, in tokens per second."""
+
+    key: str
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """How far off the prediction is, as a share of what was measured."""
+        return abs(self.predicted / self.measured - 1.0)
+
+
+def is_predictable(arm: Arm) -> bool:
+    """Say whether the formula holds for an arm: a chain of a K that stands, or no draft."""
+    return arm == Arm(arm.draft, arm.num_draft_tokens)
+
+
+def cells_to_measure(plan: Plan) -> list[Cell]:
+    """Return the cells of a plan that are run, in its order."""
+    if not plan.predicts:
+        return plan.cells
+    bases = _bases(plan)
+    rng = random.Random(f"checks {plan.digest}")
+    return [
+        cell for cell in plan.cells if _is_base(cell, plan, bases) or rng.random() < CHECKED_SHARE
+    ]
+
+
+def _bases(plan: Plan) -> dict[str, int]:
+    """Return the largest K of each predictable draft."""
+    bases: dict[str, int] = defaultdict(int)
+    for arm in plan.arms:
+        if is_predictable(arm):
+            bases[arm.draft] = max(bases[arm.draft], arm.num_draft_tokens)
+    return bases
+
+
+def _is_base(cell: Cell, plan: Plan, bases: Mapping[str, int]) -> bool:
+    if not is_predictable(cell.arm):
+        return True
+    is_near = cell.rtt_ms == min(plan.rtt_ms)
+    return is_near and cell.arm.num_draft_tokens == bases[cell.arm.draft]
+
+
+_Place = tuple[str, float, int]
+"""A prompt, a temperature, a seed: what a prediction is made from and for."""
+
+
+class Predictor:
+    """What the measured cells of a plan say about those that are not."""
+
+    def __init__(self, plan: Plan, measured: Iterable[Measured]) -> None:
+        self._plan = plan
+        self._bases = _bases(plan)
+        self._measured = {one.key: one for one in measured if one.tokens and one.seconds > 0}
+        self._cells = {cell.key: cell for cell in plan.cells}
+        near = {
+            (_place(cell), cell.arm): self._measured[key]
+            for key, cell in self._cells.items()
+            if key in self._measured and _is_base(cell, plan, self._bases)
+            if cell.rtt_ms == min(plan.rtt_ms)
+        }
+        self._plain = {place: one for (place, arm), one in near.items() if arm.is_plain}
+        self.outlooks: dict[tuple[_Place, str], Outlook] = {}
+        for (place, arm), one in near.items():
+            found = self._outlook(place, arm, one)
+            if found is not None:
+                self.outlooks[place, arm.draft] = found
+
+    def _outlook(self, place: _Place, arm: Arm, one: Measured) -> Outlook | None:
+        plain = self._plain.get(place)
+        if arm.is_plain or not is_predictable(arm) or plain is None:
+            return None
+        ours, theirs = one.totals, plain.totals
+        if ours is None or theirs is None or not theirs.num_tokens:
+            return None
+        baseline = Baseline(theirs.num_tokens, theirs.decode_s, theirs.link_s)
+        return outlook(ours, one.tested, baseline)
+
+    def predicted(self) -> list[Measured]:
+        """Return every cell that can be predicted and is no base of predictions."""
+        found = (
+            self._predict(cell)
+            for cell in self._cells.values()
+            if not _is_base(cell, self._plan, self._bases)
+        )
+        return [one for one in found if one is not None]
+
+    def checks(self) -> list[Check]:
+        """Return what was both predicted and measured."""
+        return [
+            Check(one.key, one.tokens / one.seconds, real.tokens / real.seconds)
+            for one in self.predicted()
+            if (real := self._measured.get(one.key)) is not None
+        ]
+
+    def _predict(self, cell: Cell) -> Measured | None:
+        place, link_s = _place(cell), cell.rtt_ms / 1e3
+        plain = self._plain.get(place)
+        if plain is None or plain.totals is None:
+            return None
+        if cell.arm.is_plain:
+            here_s = plain.seconds - plain.totals.link_s
+            seconds = here_s + plain.totals.num_target_calls * link_s
+            return Measured(
+                cell.key, plain.tokens, seconds, None, is_predicted=True, guessed_waste=0.0
+            )
+        found = self.outlooks.get((place, cell.arm.draft))
+        if found is None:
+            return None
+        k = cell.arm.num_draft_tokens
+        seconds = plain.tokens / found.tokens_per_s(k, link_s)
+        drafted = found.drafted_per_round(k)
+        accepted = found.tokens_per_round(k) - 1.0
+        rate = accepted / drafted if drafted else None
+        waste = (drafted - accepted) / (1.0 + accepted)
+        return Measured(
+            cell.key, plain.tokens, seconds, rate, is_predicted=True, guessed_waste=waste
+        )
+
+
+def _place(cell: Cell) -> _Place:
+    return cell.prompt.text, cell.temperature, cell.seed
+
+
+def completed(plan: Plan, results: Results) -> Results:
+    """Return results in which arms that were not measured on every prompt are predicted.
+
+    An arm under a condition is measured on every prompt or predicted on every one, lest some
+    prompts count with their times and others with the formula's.
+    """
+    if not plan.predicts:
+        return results
+    predicted = Predictor(plan, results.cells).predicted()
+    groups = {_group(one) for one in predicted if one.key not in results.keys}
+    kept = [one for one in results.cells if _group(one) not in groups]
+    filled = [one for one in predicted if _group(one) in groups]
+    return Results(plan.arms, [*kept, *filled])
+
+
+def _group(one: Measured) -> tuple[object, ...]:
+    """Return an arm and its condition: what one cell of a heat map shows."""
+    facts = json.loads(one.key)
+    return tuple(value for name, value in facts.items() if name not in ("prompt", "class", "seed"))
+
+
+def median_error(checks: Sequence[Check]) -> float | None:
+    """Return the median error of the checked cells, None where there are none."""
+    return median(check.error for check in checks) if checks else None
