@@ -47,7 +47,8 @@ def sweep(options: argparse.Namespace, screen: Console) -> int:
         runner = Session(store, named, path.read_text(encoding="utf-8-sig")).runner()
         interrupted = _follow(runner, screen)
         status = print_results(completed(plan, runner.results), screen)
-        _print_checks(Predictor(plan, runner.results.cells).checks(), screen)
+        if plan.predicts:
+            _print_checks(Predictor(plan, runner.results.cells).checks(), screen)
     if interrupted:
         screen.print("Interrupted; the same command goes on from here.")
         raise KeyboardInterrupt

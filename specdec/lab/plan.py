@@ -62,10 +62,9 @@ class Cell:
     @property
     def key(self) -> str:
         """Return the cell as one line of JSON."""
-        prompt = hashlib.sha256(self.prompt.text.encode()).hexdigest()[:16]
         return json.dumps(
             {
-                "prompt": prompt,
+                "prompt": self.prompt.mark,
                 "class": self.prompt.kind,
                 **asdict(self.arm),
                 "temperature": self.temperature,

@@ -2,9 +2,9 @@
 
 Whether a drafted token is accepted depends neither on how many follow it nor on how far away the
 target is. So each chain of a fixed K is measured once, at its largest K and over the shortest link,
-beside plain decoding of the same prompt; acceptance by position and the costs of a round (see
-`specdec.runs.worth`, whose formula this is) then give every other K and link. A tenth of those is
-measured all the same, drawn by the plan's digest, to see how far off the predictions are.
+and plain decoding of the same prompt over every link: acceptance by position and the costs of a
+round (see `specdec.runs.worth`, whose formula this is) then give every other K and link. A tenth of
+those is measured all the same, drawn by the plan's digest, to see how far off the predictions are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from specdec.lab.plan import Arm, Cell, Plan
@@ -64,7 +64,7 @@ def _bases(plan: Plan) -> dict[str, int]:
 
 
 def _is_base(cell: Cell, plan: Plan, bases: Mapping[str, int]) -> bool:
-    if not is_predictable(cell.arm):
+    if not is_predictable(cell.arm) or cell.arm.is_plain:
         return True
     is_near = cell.rtt_ms == min(plan.rtt_ms)
     return is_near and cell.arm.num_draft_tokens == bases[cell.arm.draft]
@@ -82,28 +82,43 @@ class Predictor:
         self._bases = _bases(plan)
         self._measured = {one.key: one for one in measured if one.tokens and one.seconds > 0}
         self._cells = {cell.key: cell for cell in plan.cells}
-        near = {
-            (_place(cell), cell.arm): self._measured[key]
+        bases = {
+            cell: self._measured[key]
             for key, cell in self._cells.items()
             if key in self._measured and _is_base(cell, plan, self._bases)
-            if cell.rtt_ms == min(plan.rtt_ms)
         }
-        self._plain = {place: one for (place, arm), one in near.items() if arm.is_plain}
-        self.outlooks: dict[tuple[_Place, str], Outlook] = {}
-        for (place, arm), one in near.items():
-            found = self._outlook(place, arm, one)
+        self._plain = {
+            (_place(cell), cell.rtt_ms): baseline
+            for cell, one in bases.items()
+            if cell.arm.is_plain and (baseline := _baseline(one)) is not None
+        }
+        self._outlooks: dict[tuple[_Place, str], Outlook] = {}
+        for cell, one in bases.items():
+            found = self._outlook(cell, one)
             if found is not None:
-                self.outlooks[place, arm.draft] = found
+                self._outlooks[_place(cell), cell.arm.draft] = found
 
-    def _outlook(self, place: _Place, arm: Arm, one: Measured) -> Outlook | None:
-        plain = self._plain.get(place)
-        if arm.is_plain or not is_predictable(arm) or plain is None:
+    def _outlook(self, cell: Cell, one: Measured) -> Outlook | None:
+        baseline = self._plain.get((_place(cell), cell.rtt_ms))
+        if cell.arm.is_plain or not is_predictable(cell.arm):
             return None
-        ours, theirs = one.totals, plain.totals
-        if ours is None or theirs is None or not theirs.num_tokens:
+        if baseline is None or one.totals is None:
             return None
-        baseline = Baseline(theirs.num_tokens, theirs.decode_s, theirs.link_s)
-        return outlook(ours, one.tested, baseline)
+        return outlook(one.totals, one.tested, baseline)
+
+    def outlook(self, cell: Cell) -> Outlook | None:
+        """Return what is known of a cell's draft, with the costs of plain decoding over its link.
+
+        A call takes longer after a wait than right after another call, so what a call costs is not
+        carried over from link to link.
+        """
+        found = self._outlooks.get((_place(cell), cell.arm.draft))
+        plain = self._plain.get((_place(cell), cell.rtt_ms))
+        if found is None or plain is None:
+            return None
+        link_s = plain.link_s / plain.num_tokens
+        call_s = plain.decode_s / plain.num_tokens - link_s
+        return replace(found, costs=replace(found.costs, call_s=call_s, link_s=link_s))
 
     def predicted(self) -> list[Measured]:
         """Return every cell that can be predicted and is no base of predictions."""
@@ -123,28 +138,26 @@ class Predictor:
         ]
 
     def _predict(self, cell: Cell) -> Measured | None:
-        place, link_s = _place(cell), cell.rtt_ms / 1e3
-        plain = self._plain.get(place)
-        if plain is None or plain.totals is None:
-            return None
-        if cell.arm.is_plain:
-            here_s = plain.seconds - plain.totals.link_s
-            seconds = here_s + plain.totals.num_target_calls * link_s
-            return Measured(
-                cell.key, plain.tokens, seconds, None, is_predicted=True, guessed_waste=0.0
-            )
-        found = self.outlooks.get((place, cell.arm.draft))
+        found = self.outlook(cell)
         if found is None:
             return None
-        k = cell.arm.num_draft_tokens
-        seconds = plain.tokens / found.tokens_per_s(k, link_s)
-        drafted = found.drafted_per_round(k)
-        accepted = found.tokens_per_round(k) - 1.0
-        rate = accepted / drafted if drafted else None
-        waste = (drafted - accepted) / (1.0 + accepted)
+        k, tokens = cell.arm.num_draft_tokens, self._plain[_place(cell), cell.rtt_ms].num_tokens
+        drafted, written = found.drafted_per_round(k), found.tokens_per_round(k)
         return Measured(
-            cell.key, plain.tokens, seconds, rate, is_predicted=True, guessed_waste=waste
+            cell.key,
+            tokens,
+            tokens / found.tokens_per_s(k),
+            (written - 1.0) / drafted if drafted else None,
+            is_predicted=True,
+            guessed_waste=(drafted - (written - 1.0)) / written,
         )
+
+
+def _baseline(one: Measured) -> Baseline | None:
+    totals = one.totals
+    if totals is None or not totals.num_tokens:
+        return None
+    return Baseline(totals.num_tokens, totals.decode_s, totals.link_s)
 
 
 def _place(cell: Cell) -> _Place:

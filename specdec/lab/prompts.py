@@ -8,6 +8,7 @@ cannot be used is refused with its place.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,11 @@ class Prompt:
 
     text: str
     kind: str = OWN
+
+    @property
+    def mark(self) -> str:
+        """Return what names the prompt in a cell's key."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
 _TOPICS = (

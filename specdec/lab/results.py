@@ -210,6 +210,16 @@ class Results:
         alike = [one for one in self.outcomes(condition) if one.is_within_noise]
         return len(alike) == 1 and len(self.arms) > 1
 
+    def cells_of(self, condition: Condition, arm: Arm) -> list[Measured]:
+        """Return the cells of an arm under a condition."""
+        return list(self._cells.get((condition, arm), {}).values())
+
+    def pairs(self, condition: Condition, arm: Arm) -> list[tuple[Measured, Measured]]:
+        """Return the cells of an arm beside those of plain decoding, prompt by prompt."""
+        ours = self._cells.get((condition, arm), {})
+        plain = self._cells.get((condition, PLAIN_ARM), {})
+        return [(one, plain[place]) for place, one in ours.items() if place in plain]
+
     def _pairs(self, condition: Condition, arm: Arm, reference: Arm) -> np.ndarray:
         """Return [prompts, 4]: tokens and seconds of the arm, tokens and seconds of the other."""
         ours, theirs = self._cells[condition, arm], self._cells[condition, reference]
