@@ -101,11 +101,15 @@ def verdict(run: Run, link: str) -> str:
 
 
 def _law(run: Run) -> str:
-    if not run.exactness.startswith("exact"):
+    kind = run.exactness.partition(":")[0]
+    if not kind.startswith("exact"):
         return f"The text follows the target as far as it tells: {run.exactness}."
+    within = kind.removeprefix("exact")
     if all(result.temperature == 0 for result in run.rounds):
-        return "The text is what the target alone would write."
-    return "The text follows the target’s own distribution."
+        # The likeliest token is among the likeliest ones, however few of them a server tells.
+        within = "" if within.startswith(" for top-k") else within
+        return f"The text is what the target alone would write{within}."
+    return f"The text follows the target’s own distribution{within}."
 
 
 STYLE = """
