@@ -210,8 +210,8 @@ def load_model(name: str, place: str, progress: hub.Progress | None = None) -> L
     if is_feature_head(folder):
         return LoadedModel(None, None, digest=digest, folder=folder, head=HeadWeights.load(folder))
     chosen = backends.choose(place, folder)
+    tokenizer = Tokenizer.load(folder)  # first: its template's process starts beside the weights
     model = backends.open_model(folder, name, chosen, progress or no_progress)
-    tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > model.vocab_size:
         raise ModelError(
             f"The tokenizer in {folder} has {tokenizer.vocab_size} tokens, and the model's "

@@ -107,3 +107,16 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
         "specdec/models/fetch/hub_child.py",
         "specdec/models/template_child.py",
     ]
+
+
+def test_a_prompt_waits_for_nothing_that_it_does_not_need() -> None:
+    """The store, conversions, the hub and PyTorch are loaded for who asks for them."""
+    program = (
+        "import sys, specdec.cli.main\n"
+        "print({'sqlalchemy', 'gguf', 'huggingface_hub', 'torch', 'numba', 'altair'}"
+        ".intersection(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

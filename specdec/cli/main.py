@@ -22,7 +22,6 @@ from rich.text import Text
 
 from specdec.block import RULES
 from specdec.cli import files as cli_files
-from specdec.cli import sweep as cli_sweep
 from specdec.cli.text import print_pieces, print_summary, printable, run_document
 from specdec.engine import generate
 from specdec.errors import (
@@ -125,8 +124,11 @@ def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
     compare.set_defaults(command=cli_files.diff)
 
     lab = commands.add_parser("sweep", help="compare drafts and K over many prompts, by a plan")
-    cli_sweep.add_options(lab)
-    lab.set_defaults(command=cli_sweep.sweep)
+    lab.add_argument("plan", metavar="PLAN.toml", help="what is compared: docs/lab.md")
+    lab.add_argument(
+        "--check", action="store_true", help="read the plan and say what it means; measure nothing"
+    )
+    lab.set_defaults(command=_sweep)
 
     models = commands.add_parser("models", help="list the models that can be named")
     models.set_defaults(command=_models)
@@ -326,6 +328,12 @@ def _follow(performance: Performance, screen: Console | None) -> Exception | Non
     except Exception as failure:
         return failure
     return None
+
+
+def _sweep(options: argparse.Namespace, screen: Console) -> int:
+    from specdec.cli.sweep import sweep  # brings the store, which no other command waits for
+
+    return sweep(options, screen)
 
 
 def _models(options: argparse.Namespace, screen: Console) -> int:

@@ -26,14 +26,6 @@ from specdec.records import percent
 from specdec.saved.store import RunStore
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what the command takes."""
-    parser.add_argument("plan", metavar="PLAN.toml", help="what is compared: docs/lab.md")
-    parser.add_argument(
-        "--check", action="store_true", help="read the plan and say what it means; measure nothing"
-    )
-
-
 def sweep(options: argparse.Namespace, screen: Console) -> int:
     """Measure what is not measured yet; an interrupted sweep goes on when it is called again."""
     path = Path(options.plan)

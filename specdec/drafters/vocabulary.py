@@ -67,6 +67,8 @@ def match_vocabularies(draft: Tokenizer, target: Tokenizer) -> VocabularyMap:
     Raises:
         ModelError: too few of the draft's tokens are the target's as well.
     """
+    if draft.vocabulary is target.vocabulary:
+        return _whole(draft)
     by_draft, by_target = _ids_by_bytes(draft), _ids_by_bytes(target)
     shared = [key for key in by_draft if key in by_target]
     draft_ids = np.array([by_draft[key] for key in shared], np.int64)
@@ -88,6 +90,13 @@ def match_vocabularies(draft: Tokenizer, target: Tokenizer) -> VocabularyMap:
             "tokens; choose a draft of another model family, or ngram."
         )
     return match
+
+
+def _whole(tokenizer: Tokenizer) -> VocabularyMap:
+    """Return what a vocabulary has in common with itself: all of it."""
+    ids = np.flatnonzero([bool(data) for data in tokenizer.vocabulary.token_bytes])
+    num_texts = len(ids) - len(tokenizer.vocabulary.controls)
+    return VocabularyMap(ids, ids, True, num_texts, num_texts)
 
 
 def single_bytes(tokenizer: Tokenizer) -> dict[int, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.errors import ModelError, SettingsError
-from specdec.models.fetch.hub import cache_dir
+from specdec.models.fetch.cache_place import cache_dir
 
 
 @functools.cache

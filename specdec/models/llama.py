@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specdec.errors import ModelError
+from specdec.models.fetch.digest import digest_tensor
 from specdec.models.llama_config import LlamaConfig
 from specdec.models.rotations import Rotations
 from specdec.models.weight_files import DTYPES, Stored, stored_tensors
@@ -69,10 +71,9 @@ class LlamaWeights:
         """
         stored = stored_tensors(folder)
         _check_tensors(folder, config, stored)
-        weights = cls._allocate(config)
+        weights = cls._allocate(config, _shared_embedding(stored[EMBEDDING]))
         for name, place in weights._places(config).items():
-            with np.errstate(over="ignore"):  # of float64: infinity, which is as wrong there
-                place[...] = stored[name].read()
+            stored[name].read_into(place)
         if config.tied and HEAD in stored:
             _require_tied(folder, weights.embedding, stored[HEAD])
         head = weights.embedding if config.tied else weights.head
@@ -82,14 +83,14 @@ class LlamaWeights:
         return weights
 
     @classmethod
-    def _allocate(cls, c: LlamaConfig) -> LlamaWeights:
+    def _allocate(cls, c: LlamaConfig, embedding: FloatArray) -> LlamaWeights:
         def empty(*shape: int) -> FloatArray:
             return np.empty(shape, np.float32)
 
         queries = c.num_heads * c.head_dim
         rows = queries + 2 * c.num_kv_heads * c.head_dim
         return cls(
-            embedding=empty(c.vocab_size, c.hidden_size),
+            embedding=embedding,
             attention_norm=empty(c.num_layers, c.hidden_size),
             qkv=empty(c.num_layers, rows, c.hidden_size),
             attention_out=empty(c.num_layers, c.hidden_size, queries),
@@ -103,8 +104,8 @@ class LlamaWeights:
         )
 
     def _places(self, c: LlamaConfig) -> dict[str, FloatArray]:
-        """Return where each tensor of the folder goes."""
-        places = {EMBEDDING: self.embedding, FINAL_NORM: self.final_norm}
+        """Return where each tensor of the folder goes, but for the embedding."""
+        places = {FINAL_NORM: self.final_norm}
         if not c.tied:
             places[HEAD] = self.head
         keys = c.num_heads * c.head_dim
@@ -124,6 +125,24 @@ class LlamaWeights:
             for name, place in of_layer.items():
                 places[f"model.layers.{layer}.{name}.weight"] = place
         return places
+
+
+_EMBEDDINGS: WeakValueDictionary[str, FloatArray] = WeakValueDictionary()
+"""Those that a model in this process holds, by what is in them."""
+
+
+def _shared_embedding(stored: Stored) -> FloatArray:
+    """Return an embedding as it lies in memory, read where no other model has the very same.
+
+    A draft that was made of its target has the target's: a fifth of the memory of both.
+    """
+    content = digest_tensor(stored)
+    embedding = _EMBEDDINGS.get(content)
+    if embedding is None:
+        embedding = np.empty(stored.shape, np.float32)
+        stored.read_into(embedding)
+        _EMBEDDINGS[content] = embedding
+    return embedding
 
 
 @dataclass(frozen=True, slots=True, eq=False)

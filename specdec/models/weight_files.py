@@ -8,6 +8,7 @@ nothing is allocated for what a configuration only claims.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,43 @@ class Stored:
     shape: tuple[int, ...]
     start: int
 
+    @property
+    def num_values(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_values * np.dtype(self._kind).itemsize
+
+    @property
+    def _kind(self) -> str:
+        return (DTYPES | _OTHERS)[self.dtype]
+
     def read(self) -> NDArray[Any]:
         """Return the tensor in the type it is stored in, bfloat16 exactly widened to float32."""
-        count = int(np.prod(self.shape, dtype=np.int64))
-        values = np.fromfile(self.file, (DTYPES | _OTHERS)[self.dtype], count, offset=self.start)
-        if values.size < count:
-            raise ModelError(f"{self.file} became shorter while it was read; fetch it again.")
+        values = np.fromfile(self.file, self._kind, self.num_values, offset=self.start)
+        if values.size < self.num_values:
+            raise self._too_short()
         if self.dtype == "BF16":
             values = (values.astype(np.uint32) << 16).view(np.float32)
         return values.reshape(self.shape)
+
+    def read_into(self, place: NDArray[np.float32]) -> None:
+        """Fill a contiguous array of the tensor's shape, without a copy where it is float32."""
+        if self.dtype != "F32":
+            with np.errstate(over="ignore"):  # of float64: infinity, which is as wrong there
+                place[...] = self.read()
+            return
+        with self.file.open("rb", buffering=0) as stream:
+            stream.seek(self.start)
+            left = place.data.cast("B")
+            while left:
+                if not (count := stream.readinto(left)):
+                    raise self._too_short()
+                left = left[count:]
+
+    def _too_short(self) -> ModelError:
+        return ModelError(f"{self.file} became shorter while it was read; fetch it again.")
 
 
 def weight_files(folder: Path) -> list[Path]:

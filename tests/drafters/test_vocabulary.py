@@ -110,3 +110,21 @@ def test_a_vocabulary_meets_itself_in_every_token(tmp_path):
     assert match.same_ids
     assert match.draft_ids.tolist() == list(range(tokenizer.vocab_size))
     assert len(single_bytes(tokenizer)) == 256
+
+
+def test_two_folders_with_one_tokenizer_file_have_one_vocabulary(tmp_path):
+    folders = [tmp_path / name for name in ("d", "t", "other")]
+    draft, target = (write_toy_tokenizer(f, ["a", "b", "ab"], control=["<e>"]) for f in folders[:2])
+    other = write_toy_tokenizer(folders[2], ["a", "b", "ba"], control=["<e>"])
+    assert draft.vocabulary is target.vocabulary is not other.vocabulary
+    match = match_vocabularies(draft, target)
+    assert pairs(match) == {i: i for i in range(4)}
+    assert str(match) == "the same vocabulary"
+    assert match.num_texts == match.num_shared_texts == 3
+
+
+def test_controls_and_texts_are_told_apart_by_the_one_engine_of_a_vocabulary(tmp_path):
+    words = write_toy_tokenizer(tmp_path, ["a", "<", "e", ">"], control=["<e>"]).vocabulary
+    for _ in range(2):
+        assert words.encode("a<e>", with_controls=True) == [0, 4]
+        assert words.encode("a<e>") == [0, 1, 2, 3]

@@ -103,6 +103,17 @@ def test_a_digest_follows_the_files_of_the_index(tmp_path: Path) -> None:
     assert first == second != third
 
 
+def test_models_with_one_embedding_hold_it_once(tmp_path: Path) -> None:
+    one, same, other = (
+        PortableModel.load(write_tiny_llama(tmp_path / str(i), seed=seed))
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert one.llama.weights.embedding is same.llama.weights.embedding
+    assert one.llama.weights.embedding is one.llama.weights.head
+    assert one.llama.weights.embedding is not other.llama.weights.embedding
+    assert one.llama.weights.qkv is not same.llama.weights.qkv
+
+
 def test_rotations_grow_with_use_and_are_the_same_for_every_growth(tmp_path: Path) -> None:
     folder = Folder("", {"max_position_embeddings": 10**6}).write(tmp_path)
     model, other = PortableModel.load(folder), PortableModel.load(folder)

@@ -18,7 +18,7 @@ import pytest
 
 from specdec.errors import ModelError, SettingsError
 from specdec.models import compiled
-from specdec.models.fetch import hub
+from specdec.models.fetch import cache_place, hub
 from specdec.models.portable import PortableModel
 from specdec.pair import load_model
 from tests.models.tiny import write_tiny_llama
@@ -227,8 +227,8 @@ def test_a_cache_in_a_home_that_is_not_there_is_one_sentence(
 
 def test_who_has_no_home_gets_a_temporary_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPECDEC_CACHE", raising=False)
-    monkeypatch.setattr(hub.platformdirs, "user_cache_dir", lambda name: f"~/.cache/{name}")
-    monkeypatch.setattr(hub.os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(cache_place.platformdirs, "user_cache_dir", lambda name: f"~/.cache/{name}")
+    monkeypatch.setattr(cache_place.os.path, "expanduser", lambda path: path)
     assert hub.cache_dir().is_absolute()
 
 

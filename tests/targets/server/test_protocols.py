@@ -122,7 +122,7 @@ def test_a_text_prompt_is_what_the_server_makes_the_same_ids_of(tokenizer):
     text, num_held = TextPrompt(tokenizer, adds_start_token=False)(ids)
     assert num_held == 0
     assert text.startswith("<|im_start|>user\nthe ant 😀<|im_end|>")
-    assert tokenizer._with_controls.encode(text, add_special_tokens=False).ids == ids
+    assert tokenizer.vocabulary.encode(text, with_controls=True) == ids
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])

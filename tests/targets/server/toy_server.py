@@ -116,7 +116,7 @@ class ToyServer:
         return prompt if many else [prompt]
 
     def _with_controls(self, text: str) -> list[int]:
-        return self.tokenizer._with_controls.encode(text, add_special_tokens=False).ids
+        return self.tokenizer.vocabulary.encode(text, with_controls=True)
 
     def _choice(
         self, index: int, prompt: list[int], asked: dict[str, Any], count: int, by_id: bool
