@@ -8,11 +8,13 @@ from specdec.errors import SettingsError, StoreError
 from specdec.ui import loaders, panels
 from specdec.ui.history.store import run_store, showing_waits
 from specdec.ui.lab import page
+from specdec.ui.lab.editor import STYLE
 from specdec.view import words
 
 st.set_page_config(page_title="Lab · SpeculatoViz", page_icon=str(panels.ICON), layout="wide")
 panels.draw_style()
 panels.draw_navigation()
+st.html(STYLE)
 st.markdown("### Lab :small[:gray[Which draft, which K, for your prompts, on this machine]]")
 
 try:

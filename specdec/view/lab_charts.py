@@ -8,7 +8,7 @@ which is readable in a light and in a dark theme.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from specdec.view.charts import Data, Spec, bare_spec, empty_chart
 from specdec.view.history_charts import COLORS
 
 Axis = Literal["temperature", "round trip"]
+Map = Mapping[Condition, Sequence[Outcome]]
 
 SLOW, EVEN, FAST = (180, 83, 9), (100, 116, 139), (29, 78, 216)
 FULL_OCTAVES = 1.0
@@ -111,7 +112,7 @@ _HEAT_COLUMNS = (
 )
 
 
-def heat_data(outcomes: Mapping[Condition, Sequence[Outcome]], axis: Axis) -> Data:
+def heat_data(outcomes: Map, axis: Axis) -> Data:
     """Return a row for each arm under each condition; the winner is that of its condition."""
     rows = []
     for place, (condition, of_condition) in enumerate(outcomes.items()):
@@ -210,8 +211,13 @@ def pareto_spec() -> Spec:
 
 
 def pareto_data(outcomes: Sequence[Outcome]) -> Data:
-    """Return a point for each arm; K stands beside those on the front."""
+    """Return a point for each arm; K stands beside those on the front.
+
+    The one of each draft that wastes most, which is seldom near others, bears the draft's name.
+    """
     front = {one.arm for one in pareto_front(outcomes)}
+    known = sorted((one for one in outcomes if one.wasted is not None), key=_waste)
+    named = {one.arm.label: one.arm for one in known}
     colors = arm_colors(one.arm for one in sorted_by_arm(outcomes))
     rows = [
         (
@@ -219,15 +225,24 @@ def pareto_data(outcomes: Sequence[Outcome]) -> Data:
             colors[one.arm.label],
             one.wasted,
             one.speedup.mean,
-            f"K {one.arm.num_draft_tokens}" if one.arm in front else "",
+            _point_name(one.arm, named[one.arm.label], front),
             how_known(one),
             one.arm in front,
         )
-        for one in outcomes
-        if one.wasted is not None
+        for one in known
     ]
     columns = ["arm", "color", "waste", "times", "text", "known", "front"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _waste(one: Outcome) -> float:
+    return one.wasted or 0.0
+
+
+def _point_name(arm: Arm, named: Arm, front: Collection[Arm]) -> str:
+    parts = [arm.label] if arm == named else []
+    parts += [f"K {arm.num_draft_tokens}"] if arm in front and not arm.is_plain else []
+    return ", ".join(parts)
 
 
 def arm_colors(arms: Iterable[Arm]) -> dict[str, str]:

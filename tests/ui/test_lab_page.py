@@ -80,6 +80,26 @@ def test_a_plan_is_measured_and_shown(page, store, target):
     assert all(Measured.of_cell(one).totals for one in measured_cells(store, sweep.id))
 
 
+def test_results_are_advice_maps_and_prompts_that_play(page, store):
+    page.run()
+    press(page, "lab_run")
+    await_sweep()
+    words = words_of(page.run())
+    assert "Recommended." in words
+    assert "Speed by K and round trip, at temperature 0" in words
+    assert "Speed against waste" in words
+    assert len(page.get("vega_lite_chart")) == 3
+    assert any("DRAFT_MODEL=" in one.value for one in page.code)
+    table = page.dataframe[0]
+    assert {"most", "least"} == set(table.value["Helped"])
+    page.session_state[table.key] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    page.run()
+    assert page.button(key="replay_play")
+    page.selectbox(key="lab_kind").set_value("code").run()
+    page.selectbox(key="lab_rtt").set_value(2.0).run()
+    assert "Recommended." in words_of(page)
+
+
 def test_stop_keeps_what_is_measured_and_the_rest_follows(page, store, target):
     page.session_state.lab_plan_text = PLAN.format(target=target, per_class=8)
     page.run()

@@ -25,6 +25,9 @@ _TEMPERATURES = ("0", "0.3", "0.7", "1")
 _RTTS_MS = ("0", "10", "25", "50", "100", "200")
 
 
+STYLE = "<style>.st-key-lab_text_box textarea {font-family: monospace}</style>"
+
+
 def plan_text() -> str:
     """Return the plan as it stands in this tab."""
     text: str = st.session_state.setdefault("lab_plan_text", _first_text())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
 from specdec.errors import SettingsError
 from specdec.lab.plan import Plan
 from specdec.lab.plan_file import write_plan
+from specdec.lab.predict import Check, Predictor, completed
 from specdec.lab.results import Measured, Results
 from specdec.lab.runner import SweepRunner
 from specdec.lab.session import LiveSweep
@@ -29,11 +30,24 @@ class Seen:
 
     digest: str
     results: Results
+    predicts: bool
+    whole: Results | None = None
+    checks: list[Check] = field(default_factory=list)
+    num_seen: int = -1
 
     def take(self, cells: list[Measured]) -> None:
         """Take in what was measured since."""
         for one in cells[len(self.results.cells) :]:
             self.results.add(one)
+
+    def complete(self, plan: Plan) -> tuple[Results, list[Check]]:
+        """Return the results with what the plan predicts, worked out when cells were added."""
+        known = len(self.results.cells)
+        if self.whole is None or known != self.num_seen:
+            self.whole, self.num_seen = completed(plan, self.results), known
+            predictor = Predictor(plan, self.results.cells)
+            self.checks = predictor.checks() if plan.predicts else []
+        return self.whole, self.checks
 
 
 def live_sweep(plan: Plan) -> LiveSweep | None:
@@ -42,7 +56,7 @@ def live_sweep(plan: Plan) -> LiveSweep | None:
     return current if current is not None and current.plan.digest == plan.digest else None
 
 
-def seen_results(store: RunStore, plan: Plan, sweep: Sweep | None) -> Results:
+def what_is_seen(store: RunStore, plan: Plan, sweep: Sweep | None) -> Seen:
     """Return all that is measured of a plan, loaded once and then only added to.
 
     Raises:
@@ -52,13 +66,14 @@ def seen_results(store: RunStore, plan: Plan, sweep: Sweep | None) -> Results:
     seen: Seen | None = st.session_state.get("lab_seen")
     known = 0 if sweep is None else sweep.num_cells
     is_behind = live is None and seen is not None and len(seen.results.cells) != known
-    if seen is None or seen.digest != plan.digest or is_behind:
+    if seen is None or (seen.digest, seen.predicts) != (plan.digest, plan.predicts) or is_behind:
         cells = [] if sweep is None else measured_cells(store, sweep.id)
-        seen = Seen(plan.digest, Results(plan.arms, map(Measured.of_cell, cells)))
+        results = Results(plan.arms, map(Measured.of_cell, cells))
+        seen = Seen(plan.digest, results, plan.predicts)
         st.session_state.lab_seen = seen
     if live is not None:
         seen.take(live.measured)
-    return seen.results
+    return seen
 
 
 def draw_meaning(store: RunStore, plan: Plan, results: Results) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from specdec.lab.plan import Plan
+from specdec.lab.results import Condition
 from specdec.live.shelf import ModelShelf
 from specdec.saved.store import RunStore
 from specdec.saved.sweeps import Sweep, list_sweeps
 from specdec.ui.lab import measuring, outcome
 from specdec.ui.lab.editor import draw_editor, open_plan
+from specdec.ui.lab.measuring import Seen
 
 
 def draw(store: RunStore, shelf: ModelShelf) -> None:
@@ -26,14 +28,20 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
     if plan is None:
         return
     sweep = next((one for one in sweeps if one.digest == plan.digest), None)
-    results = measuring.seen_results(store, plan, sweep)
-    num_left = measuring.draw_meaning(store, plan, results)
-    has_begun = bool(results.cells)
+    seen = measuring.what_is_seen(store, plan, sweep)
+    num_left = measuring.draw_meaning(store, plan, seen.results)
+    has_begun = bool(seen.results.cells)
     measuring.draw_buttons(store, plan, shelf, num_left, has_begun=has_begun)
     live = measuring.live_sweep(plan)
     is_alive = live is not None and live.is_alive
     every_s = measuring.REDRAW_S if is_alive else None
-    st.fragment(_draw_results, run_every=every_s)(store, plan, shelf, is_alive)
+    if not (has_begun or is_alive):
+        st.caption("Nothing of this plan is measured yet. Run measures it.")
+        return
+    condition = outcome.choose_condition(plan)
+    st.fragment(_draw_results, run_every=every_s)(plan, shelf, seen, condition, is_alive)
+    if not is_alive:
+        outcome.draw_prompts(store, plan, seen.results, condition)
 
 
 def _draw_sweeps(sweeps: list[Sweep]) -> None:
@@ -61,16 +69,14 @@ def _open(by_id: dict[int, Sweep]) -> None:
         open_plan(chosen.plan)
 
 
-def _draw_results(store: RunStore, plan: Plan, shelf: ModelShelf, was_alive: bool) -> None:
+def _draw_results(
+    plan: Plan, shelf: ModelShelf, seen: Seen, condition: Condition, was_alive: bool
+) -> None:
     """Draw progress and results; once the sweep is over, the whole page learns of it."""
     live = measuring.live_sweep(plan)
     if was_alive and (live is None or not live.is_alive):
         st.rerun()
     if live is not None:
         measuring.draw_progress(live, shelf)
-    seen = st.session_state.get("lab_seen")
-    if seen is None:
-        return
-    if live is not None:
         seen.take(live.measured)
-    outcome.draw(store, plan, seen.results)
+    outcome.draw(plan, *seen.complete(plan), condition)
