@@ -16,6 +16,7 @@ from specdec import RunConfig
 from specdec.pair import load_model
 from specdec.perform import Performance
 from specdec.runs.machine import describe_environment
+from specdec.runs.speedup import speedup_of
 
 PROMPT = "Write a short story about a lighthouse keeper who finds a message in a bottle."
 CONFIGURATIONS = [
@@ -42,15 +43,16 @@ def main() -> None:
             performance = Performance(config, PROMPT, load=load)
             for _ in performance.frames():
                 pass
-            summary, baseline = performance.run().summary, performance.baseline
+            run = performance.run()
+            summary, speedup = run.summary, speedup_of(run)
             forward_s = summary.prefill_s + summary.draft_s + summary.verify_s
             results[index].append(
                 {
                     "rest_share": 1 - forward_s / summary.wall_s,
                     "acceptance_rate": summary.draft_acceptance_rate or 0.0,
                     "tokens_per_s": summary.tokens_per_s,
-                    "speedup_over_link": baseline.speedup(summary.tokens_per_s),
-                    "speedup_without_link": baseline.speedup_without_link(summary.tokens_per_s),
+                    "speedup_over_link": speedup.over_link.mean,
+                    "speedup_without_link": speedup.alone.mean,
                 }
             )
     report = [

@@ -1,7 +1,7 @@
 """Speculative decoding, for real and in slow motion: the engine behind SpeculatoViz."""
 
 from specdec.acceptance import Draft, verify
-from specdec.baseline import decode_plainly, measure_baseline, value_of
+from specdec.baseline import decode_plainly, measure_block, value_of
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
@@ -57,7 +57,7 @@ __all__ = [
     "Totals",
     "decode_plainly",
     "generate",
-    "measure_baseline",
+    "measure_block",
     "value_of",
     "verify",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
+from statistics import median
 
 from specdec.records import FinishReason, RoundResult, RunSummary, TokenStatus, per_second
 
@@ -147,43 +148,84 @@ class RollingWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Plain decoding in one go: the seconds of each call, in order, and the link's share of it."""
+
+    calls_s: tuple[float, ...]
+    links_s: tuple[float, ...]
+
+    @classmethod
+    def of_rounds(cls, rounds: Sequence[RoundResult]) -> Block:
+        """Take the times from rounds that drafted nothing and wrote a token each."""
+        assert all(not r.candidates and len(r.emitted) == 1 for r in rounds)
+        return cls(tuple(r.wall_s for r in rounds), tuple(r.link_s for r in rounds))
+
+    @property
+    def computing_s(self) -> tuple[float, ...]:
+        """The seconds of each call without the link."""
+        pairs = zip(self.calls_s, self.links_s, strict=True)
+        return tuple(call_s - link_s for call_s, link_s in pairs)
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     """Plain decoding of the target, measured: `num_tokens` tokens, one call each.
 
-    `decode_s` is the time of all calls over the link, `link_s` the share the link took.
+    How sure what is compared with it is, `specdec.runs.speedup` says.
+
+    Attributes:
+        num_tokens: of all blocks.
+        decode_s: the time of all calls over the link.
+        link_s: the share the link took.
+        blocks: call by call, one block before the run and one after it; none in older files.
+        had_company: whether another run went on in this program at the same time.
     """
 
     num_tokens: int
     decode_s: float
     link_s: float
+    blocks: tuple[Block, ...] = ()
+    had_company: bool = False
 
     @classmethod
-    def from_rounds(cls, rounds: Sequence[RoundResult]) -> Baseline:
-        """Take the measurement from rounds that drafted nothing."""
-        assert all(not r.candidates for r in rounds)
+    def of_blocks(cls, *blocks: Block, had_company: bool = False) -> Baseline:
+        """Sum up what was measured before and after a run."""
         return cls(
-            num_tokens=sum(len(r.emitted) for r in rounds),
-            decode_s=sum(r.wall_s for r in rounds),
-            link_s=sum(r.link_s for r in rounds),
+            num_tokens=sum(len(block.calls_s) for block in blocks),
+            decode_s=sum(sum(block.calls_s) for block in blocks),
+            link_s=sum(sum(block.links_s) for block in blocks),
+            blocks=blocks,
+            had_company=had_company,
         )
+
+    @property
+    def call_s(self) -> float:
+        """A typical call over the link: the median of all, their mean in older files."""
+        if not self.blocks:
+            return self.decode_s / self.num_tokens
+        return median(one for block in self.blocks for one in block.calls_s)
+
+    @property
+    def computing_s(self) -> float:
+        """A typical call without the link."""
+        if not self.blocks:
+            return (self.decode_s - self.link_s) / self.num_tokens
+        return median(one for block in self.blocks for one in block.computing_s)
+
+    @property
+    def link_call_s(self) -> float:
+        """The link's share of a typical call."""
+        return self.call_s - self.computing_s
 
     @property
     def tokens_per_s(self) -> float:
         """One call per token over the same link."""
-        return self.num_tokens / self.decode_s
+        return 1.0 / self.call_s
 
     @property
     def tokens_per_s_without_link(self) -> float:
         """The target decoding by itself, where it is."""
-        return self.num_tokens / (self.decode_s - self.link_s)
-
-    def speedup(self, tokens_per_s: float) -> float:
-        """Return how many times faster `tokens_per_s` is than one call per token over the link."""
-        return tokens_per_s / self.tokens_per_s
-
-    def speedup_without_link(self, tokens_per_s: float) -> float:
-        """Return how many times faster `tokens_per_s` is than the target without the link."""
-        return tokens_per_s / self.tokens_per_s_without_link
+        return 1.0 / self.computing_s
 
 
 def conditional_acceptance(summary: RunSummary) -> tuple[float | None, ...]:

@@ -7,16 +7,17 @@ They follow the frames and may leave at any of them; the fields say how far it i
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Hashable, MutableMapping
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 
-from specdec.baseline import Value, decode_plainly, measure_baseline
+from specdec.baseline import Value, decode_plainly, measure_block
 from specdec.drafters.base import Drafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
-from specdec.metrics import Baseline
+from specdec.errors import SpecdecError
+from specdec.metrics import Baseline, Block
 from specdec.pair import (
     Load,
     Pair,
@@ -33,9 +34,6 @@ from specdec.runs.run import Run
 from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from specdec.targets.server.faults import OnWait
-
-Baselines = MutableMapping[Hashable, Baseline]
-"""What was measured before, by all that a baseline depends on."""
 
 
 class Phase(StrEnum):
@@ -69,7 +67,6 @@ class Performance:
         *,
         load: Load = load_model,
         on_wait: OnWait | None = None,
-        baselines: Baselines | None = None,
         with_baseline: bool = True,
     ) -> None:
         """Prepare a run.
@@ -79,10 +76,10 @@ class Performance:
             prompt: as the user typed it.
             load: opens models; what it raises ends the run.
             on_wait: told while a failed call to a server waits for another attempt.
-            baselines: measured before; read, and added to.
-            with_baseline: whether plain decoding is timed for the speed-ups. It never is behind a
-                server: a call per token would eat its rate limits, and what it has to be compared
-                with is its own streaming.
+            with_baseline: whether plain decoding is timed for the speed-ups, before the run and
+                after it: a machine is not the same a minute later. It never is behind a server:
+                a call per token would eat its rate limits, and what it has to be compared with is
+                its own streaming.
         """
         self.config = config
         self.prompt = prompt
@@ -90,13 +87,12 @@ class Performance:
         self.pair: Pair | None = None
         self.prompt_ids: tuple[int, ...] = ()
         self.baseline: Baseline | None = None
-        self.baseline_is_new = False
+        self.had_company = False
         self.recorder: RunRecorder | None = None
         self.plain: RunRecorder | None = None
         self.error: str | None = None
         self._load = load
         self._on_wait = on_wait
-        self._baselines = {} if baselines is None else baselines
         self._with_baseline = with_baseline and not config.is_remote
         self._lock = threading.Lock()
         self._settings: RoundSettings | None = None
@@ -155,7 +151,7 @@ class Performance:
         self.pair = pair
 
     def frames(self) -> Generator[Frame, None, None]:
-        """Make the run: first the baseline's frames (in `Phase.BASELINE`), then its own.
+        """Make the run, between two blocks of plain decoding (their frames in `Phase.BASELINE`).
 
         May be closed at any yield: what was recorded by then is the run.
 
@@ -164,23 +160,39 @@ class Performance:
         """
         if self.pair is None:
             self.open()
-        yield from self._measure_baseline()
-        yield from self._generate()
+        blocks: list[Block] = []
+        with _going_on(self):
+            try:
+                if self._with_baseline:
+                    blocks.append((yield from self._measure_block()))
+                    self._keep_baseline(blocks)
+                yield from self._generate()
+                if blocks and self.phase is Phase.FINISHED:
+                    yield from self._measure_after(blocks)
+            finally:
+                self._keep_baseline(blocks)
 
-    def _measure_baseline(self) -> Generator[Frame, None, None]:
-        """Time plain decoding over the same link, unless that has been done before."""
-        pair, config = self.pair, self.config
+    def _measure_block(self) -> Generator[Frame, None, Block]:
+        """Time plain decoding over the same link, sampling as the next round would."""
+        pair = self.pair
         assert pair is not None
-        if not self._with_baseline:
-            return
-        link = (config.rtt_ms, config.jitter_ms)
-        key = (config.target, pair.target.backend, *link, config.sampler, self.prompt_ids)
-        if key not in self._baselines:
-            self.phase = Phase.BASELINE
-            measuring = measure_baseline(self.prompt_ids, pair.target, config.sampler)
-            self._baselines[key] = yield from _framed(measuring)
-            self.baseline_is_new = True
-        self.baseline = self._baselines[key]
+        self.phase = Phase.BASELINE
+        sampler = self._settings_now().sampler
+        return (yield from _framed(measure_block(self.prompt_ids, pair.target, sampler)))
+
+    def _measure_after(self, blocks: list[Block]) -> Generator[Frame, None, None]:
+        """Time plain decoding once more; the run is finished, whatever becomes of that."""
+        try:
+            with suppress(SpecdecError):
+                blocks.append((yield from self._measure_block()))
+        finally:
+            self.phase = Phase.FINISHED
+
+    def _keep_baseline(self, blocks: Sequence[Block]) -> None:
+        if blocks:
+            self.baseline = Baseline.of_blocks(*blocks, had_company=self.had_company)
+            if self.recorder is not None:
+                self.recorder.add_baseline(self.baseline)
 
     def _generate(self) -> Generator[Frame, None, None]:
         pair = self.pair
@@ -235,7 +247,7 @@ class Performance:
             eos_token_ids=pair.tokenizer.eos_token_ids,
             seed=config.seed,
         )
-        with closing(events):
+        with _going_on(self), closing(events):
             for event in events:
                 yield self.plain.add(event)
 
@@ -263,6 +275,25 @@ class Performance:
     def run(self) -> Run | None:
         """Return the run as it stands now, whole or partial; None if it has not begun."""
         return None if self.recorder is None else self.recorder.run(self.error)
+
+
+_performing: list[Performance] = []
+_performing_lock = threading.Lock()
+
+
+@contextmanager
+def _going_on(performance: Performance) -> Iterator[None]:
+    """Tell this run, and any other that goes on in this program, that they have company."""
+    with _performing_lock:
+        _performing.append(performance)
+        if len(_performing) > 1:
+            for one in _performing:
+                one.had_company = True
+    try:
+        yield
+    finally:
+        with _performing_lock:
+            _performing.remove(performance)
 
 
 def _framed(events: Generator[Event, None, Value]) -> Generator[Frame, None, Value]:

@@ -17,7 +17,7 @@ from specdec.acceptance import Draft
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
-from specdec.metrics import Baseline, Totals
+from specdec.metrics import Baseline, Block, Totals
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import (
     Event,
@@ -217,7 +217,13 @@ configs = st.builds(
     seed=st.integers(0, 2**63 - 1),
     rtt_ms=st.floats(0, 1e4),
 )
-baselines = st.builds(Baseline, st.integers(1, 99), st.floats(1e-3, 1e6), st.just(0.0))
+_calls = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=4).map(tuple)
+_blocks = _calls.map(lambda calls_s: Block(calls_s, tuple(s / 4 for s in calls_s)))
+baselines = st.builds(Baseline, st.integers(1, 99), st.floats(1e-3, 1e6), st.just(0.0)) | st.builds(
+    lambda blocks, company: Baseline.of_blocks(*blocks, had_company=company),
+    st.lists(_blocks, min_size=1, max_size=2),
+    st.booleans(),
+)
 models = st.builds(ModelInfo, words, st.none() | words)
 times = st.datetimes().map(lambda time: time.isoformat(timespec="microseconds") + "+00:00")
 

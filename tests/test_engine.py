@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, strategies
 
 from specdec.acceptance import Draft, Verdict
-from specdec.baseline import measure_baseline, value_of
+from specdec.baseline import measure_block, value_of
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.errors import SettingsError, TargetError
+from specdec.metrics import Baseline
 from specdec.policies.base import Budget
 from specdec.records import (
     Drafted,
@@ -410,10 +411,8 @@ def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
             inner.score = slow
             return inner
 
-    measuring = measure_baseline(
-        PROMPT, Timed(ToyModel(0)), GREEDY, num_tokens=8, clock=lambda: now[0]
-    )
-    baseline = value_of(measuring)
+    measuring = measure_block(PROMPT, Timed(ToyModel(0)), GREEDY, num_calls=8, clock=lambda: now[0])
+    baseline = Baseline.of_blocks(value_of(measuring))
     assert baseline.num_tokens == 8
     assert baseline.decode_s == pytest.approx(0.8)
     assert baseline.tokens_per_s == pytest.approx(10)
@@ -422,7 +421,7 @@ def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
 
 def test_a_baseline_of_a_failing_target_raises_what_failed() -> None:
     with pytest.raises(TargetError, match="went away"):
-        value_of(measure_baseline(PROMPT, FailingTarget(ToyModel(0)), GREEDY))
+        value_of(measure_block(PROMPT, FailingTarget(ToyModel(0)), GREEDY))
 
 
 @pytest.mark.parametrize("prompt", [[], [1] * 512])

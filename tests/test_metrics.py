@@ -6,6 +6,7 @@ import pytest
 
 from specdec.metrics import (
     Baseline,
+    Block,
     RollingWindow,
     Totals,
     conditional_acceptance,
@@ -111,11 +112,10 @@ def test_the_window_forgets_old_rounds() -> None:
 
 
 def test_the_two_speedups_have_different_baselines() -> None:
-    baseline = Baseline.from_rounds([chain_round(0, 0, 0), chain_round(1, 0, 0)])
+    baseline = Baseline.of_blocks(Block.of_rounds([chain_round(0, 0, 0), chain_round(1, 0, 0)]))
     assert baseline.tokens_per_s == 1.0
     assert baseline.tokens_per_s_without_link == pytest.approx(2 / 1.5)
-    assert baseline.speedup(3.0) == 3.0
-    assert baseline.speedup_without_link(2.0) == pytest.approx(1.5)
+    assert (baseline.num_tokens, baseline.link_call_s) == (2, pytest.approx(0.25))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from specdec.baseline import BASELINE_TOKENS
+from specdec.baseline import BLOCK_CALLS, measure_block
 from specdec.errors import ModelError, SettingsError, TargetError
 from specdec.perform import Performance, Phase
 from specdec.records import Drafted, FinishReason, LinkKind, Prefilled, RoundResult, RunSummary
@@ -46,16 +46,19 @@ def followed(performance):
 def test_a_performance_measures_the_baseline_and_then_runs(prepare):
     performance = prepare()
     frames = followed(performance)
+    phases = [phase for phase, _ in frames]
     baseline = [frame for phase, frame in frames if phase is Phase.BASELINE]
     own = [frame for phase, frame in frames if phase is not Phase.BASELINE]
-    assert sum(isinstance(f.event, RoundResult) for f in baseline) == BASELINE_TOKENS + 1
+    assert sum(isinstance(f.event, RoundResult) for f in baseline) == 2 * (BLOCK_CALLS + 1)
+    assert (phases[0], phases[-1]) == (Phase.BASELINE, Phase.BASELINE)  # before and after
     assert [type(f.event) for f in own[:2]] == [Prefilled, Drafted]
     assert isinstance(own[-1].event, RunSummary)
     assert performance.recorder.frames == own
     assert performance.phase is Phase.FINISHED
     run = performance.run()
     assert run.baseline == performance.baseline
-    assert run.baseline.num_tokens == BASELINE_TOKENS
+    assert [len(block.calls_s) for block in run.baseline.blocks] == [BLOCK_CALLS, BLOCK_CALLS]
+    assert not run.baseline.had_company
     assert "".join(piece for frame in own for piece in frame.pieces) == run.text
     times = [frame.time_s for frame in own]
     assert times == sorted(times)
@@ -78,32 +81,48 @@ def test_a_performance_can_be_left_at_any_yield_and_what_there_is_is_a_run(prepa
         own = [f for phase, f in whole[:count] if phase is not Phase.BASELINE]
         assert (run is None) is (not own)
         if run is not None:
-            assert run.summary.finish_reason is FinishReason.STOPPED
+            is_whole = any(isinstance(f.event, RunSummary) for f in own)
+            assert performance.phase.is_over is is_whole
+            assert (run.summary.finish_reason is FinishReason.STOPPED) is not is_whole
+            assert run.baseline == performance.baseline
             assert len(run.rounds) == sum(isinstance(f.event, RoundResult) for f in own)
 
 
-@pytest.mark.parametrize(
-    ("change", "prompt", "is_new"),
-    [
-        ({}, PROMPT, False),
-        ({"num_draft_tokens": 7}, PROMPT, False),
-        ({"seed": 3}, PROMPT, False),
-        ({"draft": "ngram"}, PROMPT, False),
-        ({"temperature": 0.3}, PROMPT, True),
-        ({"top_p": 0.5}, PROMPT, True),
-        ({"top_k": 5}, PROMPT, True),
-        ({"rtt_ms": 0.5}, PROMPT, True),
-        ({"rtt_ms": 0.5, "jitter_ms": 0.1}, PROMPT, True),
-        ({}, "another prompt", True),
-    ],
-)
-def test_a_baseline_is_used_again_only_for_what_it_was_measured_on(prepare, change, prompt, is_new):
-    baselines = {}
-    followed(prepare(baselines=baselines))
-    second = prepare(replace(CONFIG, **change), prompt, baselines=baselines)
+def test_the_baseline_is_measured_with_what_the_run_began_and_ended_with(prepare, monkeypatch):
+    measured = []
+
+    def note(prompt, target, sampler, **options):
+        measured.append((tuple(prompt), sampler.temperature))
+        return measure_block(prompt, target, sampler, **options)
+
+    monkeypatch.setattr("specdec.perform.measure_block", note)
+    performance = prepare()
+    for frame in performance.frames():
+        if isinstance(frame.event, Prefilled) and performance.phase is Phase.DRAFTING:
+            performance.change(3, Sampler(0.25))
+    assert measured == [(performance.prompt_ids, 1.0), (performance.prompt_ids, 0.25)]
+
+
+def test_what_stops_working_after_the_run_takes_nothing_from_it(prepare, model):
+    performance = prepare()
+    for frame in performance.frames():
+        if isinstance(frame.event, RunSummary) and performance.phase is Phase.FINISHED:
+            model.fail_after = 0
+    assert performance.phase is Phase.FINISHED
+    assert len(performance.run().baseline.blocks) == 1
+
+
+def test_two_runs_at_once_both_know_it_and_the_next_one_does_not(prepare):
+    first, second, third = prepare(), prepare(), prepare()
+    frames = first.frames()
+    next(frames)
     followed(second)
-    assert second.baseline_is_new is is_new
-    assert len(baselines) == 1 + is_new
+    assert second.run().baseline.had_company
+    for _ in frames:
+        pass
+    assert first.run().baseline.had_company
+    followed(third)
+    assert not third.run().baseline.had_company
 
 
 SETTINGS = [

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from specdec.metrics import Baseline
 from specdec.records import RoundResult, RunSummary, TokenStatus
 from specdec.runs.run import Run
+from specdec.runs.speedup import interval_words, speedup_of
 
 STYLES = {
     TokenStatus.ACCEPTED: "green",
@@ -60,13 +60,15 @@ def print_summary(run: Run, screen: Console) -> None:
                 f"{summary.retry_s:.2f} s of the rest went by with failed calls to the target and "
                 "waiting for another attempt."
             )
-        if run.baseline is not None:
-            baseline, speed = run.baseline, summary.tokens_per_s
+        speedup = speedup_of(run)
+        if speedup is not None and run.baseline is not None:
             screen.print(
-                f"{baseline.speedup(speed):.2f} × one call per token over the same link{emulated}, "
-                f"{baseline.speedup_without_link(speed):.2f} × the target without the link "
-                f"(both measured on {baseline.num_tokens} tokens)."
+                f"{interval_words(speedup.over_link)} × one call per token over the same "
+                f"link{emulated}, {interval_words(speedup.alone)} × the target without the link "
+                f"(both measured on {run.baseline.num_tokens} tokens; 95 % intervals)."
             )
+            if speedup.disturbance:
+                screen.print(speedup.disturbance)
     screen.print(
         Text(f"Output: {run.exactness}. On {run.backend}. Finished: {summary.finish_reason}.")
     )
@@ -84,7 +86,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "link_is_emulated": run.link_is_emulated,
         "environment": dict(run.environment),
         "summary": summary_document(run.summary),
-        "baseline": baseline_document(run.baseline, run.summary),
+        "baseline": baseline_document(run),
     }
 
 
@@ -99,16 +101,20 @@ def summary_document(summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def baseline_document(baseline: Baseline | None, summary: RunSummary) -> dict[str, Any] | None:
-    """Return the measured plain decoding and the speed-ups over it."""
+def baseline_document(run: Run) -> dict[str, Any] | None:
+    """Return the measured plain decoding, and the speed-ups over it with their intervals."""
+    baseline, found = run.baseline, speedup_of(run)
     if baseline is None:
         return None
-    speed = summary.tokens_per_s
+    over_link, alone = (found.over_link, found.alone) if found else (None, None)
     return asdict(baseline) | {
         "tokens_per_s": baseline.tokens_per_s,
         "tokens_per_s_without_link": baseline.tokens_per_s_without_link,
-        "speedup": None if speed is None else baseline.speedup(speed),
-        "speedup_without_link": None if speed is None else baseline.speedup_without_link(speed),
+        "speedup": over_link and over_link.mean,
+        "speedup_interval": over_link and [over_link.low, over_link.high],
+        "speedup_without_link": alone and alone.mean,
+        "speedup_without_link_interval": alone and [alone.low, alone.high],
+        "disturbance": found.disturbance if found else "",
     }
 
 

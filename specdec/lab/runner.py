@@ -25,13 +25,12 @@ from specdec.lab.predict import cells_to_measure
 from specdec.lab.results import Condition, Measured, Results
 from specdec.pair import Load, load_model
 from specdec.perform import Performance
+from specdec.runs.noise import has_changed
 from specdec.runs.run import Run
 
 WARM_UP_TOKENS = 8
 MIN_BLOCKS = 6
 """Prompts under one condition before any of its arms may be left out."""
-BUSY_FACTOR = 1.25
-"""Plain decoding this much slower than usual in this sweep means that something else runs."""
 
 Keep = Callable[[Cell, Run], int | None]
 """Keeps a cell's run, and returns its number in the store where there is one."""
@@ -233,8 +232,10 @@ class _Timing:
         self._by_link[cell.rtt_ms].append(seconds)
         if cell.arm.is_plain and tokens_per_s:
             before = self._plain[cell.rtt_ms]
-            self.is_busy = len(before) > 1 and tokens_per_s * BUSY_FACTOR < median(before)
-            before.append(tokens_per_s)
+            took_s = 1 / tokens_per_s
+            slower = len(before) > 1 and took_s > median(before)
+            self.is_busy = slower and has_changed(before, [took_s])
+            before.append(took_s)
 
     def add_earlier(self, cell: Cell, seconds: float) -> None:
         """Take in a cell of an earlier sitting, whose prompt was read in no time that is known."""

@@ -16,7 +16,7 @@ from specdec.errors import SpecdecError, unexpected
 from specdec.live.handshake import PageHandshake
 from specdec.live.shelf import Arrival, ModelShelf
 from specdec.pair import LoadedModel
-from specdec.perform import Baselines, Performance, Phase
+from specdec.perform import Performance, Phase
 from specdec.records import Drafted, RunSummary
 from specdec.runs.recorder import Frame
 from specdec.runs.run import Run
@@ -46,7 +46,6 @@ class LiveRun:
         prompt: str,
         *,
         shelf: ModelShelf,
-        baselines: Baselines,
         save: Save,
         race: bool = False,
         is_shown: bool = False,
@@ -57,7 +56,6 @@ class LiveRun:
             config: what is asked for.
             prompt: as the user typed it.
             shelf: where the weights stand.
-            baselines: measured in this session; read, and added to.
             save: takes the run when it is over, however it ended.
             race: whether plain decoding runs afterwards, by itself, for comparison.
             is_shown: whether a page shows it, which must stand before anything is measured.
@@ -68,9 +66,7 @@ class LiveRun:
         self.error: str | None = None
         self.notice: str | None = None
         self.waiting: str | None = None
-        self.performance = Performance(
-            config, prompt, load=self._load, on_wait=self._wait, baselines=baselines
-        )
+        self.performance = Performance(config, prompt, load=self._load, on_wait=self._wait)
         self._shelf = shelf
         self._save = save
         self._page = PageHandshake(is_shown=is_shown)
@@ -165,7 +161,8 @@ class LiveRun:
             self._follow(self.performance.frames())
             self._note(self.performance.error)
         except _StopError:
-            self.performance.phase = Phase.STOPPED
+            if self.performance.phase is not Phase.FINISHED:  # else it left the baseline's rest out
+                self.performance.phase = Phase.STOPPED
         except SpecdecError as failure:
             self._fail(str(failure))
         except Exception as failure:

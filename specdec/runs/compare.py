@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from specdec.block import TOKEN_RULE
 from specdec.codec import dumps, to_json
 from specdec.records import FIXED_POLICY, RunSummary
+from specdec.runs.noise import Interval
 from specdec.runs.run import Run
+from specdec.runs.speedup import MIN_CALLS, speedup_of
 
 SAME_MACHINE = ("system", "machine", "processor", "num_cpus")
 _ADDED_LATER = [("policy", FIXED_POLICY), ("tree", ""), ("rule", TOKEN_RULE)]
@@ -25,7 +27,10 @@ _ADDED_LATER = [("policy", FIXED_POLICY), ("tree", ""), ("rule", TOKEN_RULE)]
 
 @dataclass(frozen=True, slots=True)
 class Kpi:
-    """One figure of a run, measured; `better` is "higher", "lower" or "" where neither is."""
+    """One figure of a run, measured; `better` is "higher", "lower" or "" where neither is.
+
+    `interval` says how sure it is, where one run can tell.
+    """
 
     name: str
     label: str
@@ -33,11 +38,17 @@ class Kpi:
     better: str
     meaning: str
     value: Callable[[Run], float | None]
+    interval: Callable[[Run], Interval | None] = lambda run: None
+
+
+def _speedup_interval(run: Run) -> Interval | None:
+    found = speedup_of(run)
+    return None if found is None else found.over_link
 
 
 def _speedup(run: Run) -> float | None:
-    speed = run.summary.tokens_per_s
-    return run.baseline.speedup(speed) if run.baseline and speed else None
+    found = _speedup_interval(run)
+    return None if found is None else found.mean
 
 
 KPIS = (
@@ -54,8 +65,10 @@ KPIS = (
         "Speed-up",
         "×",
         "higher",
-        "Tokens per second over those of plain decoding by the same target, over the same link.",
+        "How many times as fast as plain decoding by the same target over the same link, with its "
+        f"95 % interval. None for a run of fewer than {MIN_CALLS} target calls.",
         _speedup,
+        _speedup_interval,
     ),
     Kpi(
         "draft_acceptance_rate",
@@ -115,6 +128,7 @@ class KpiRow:
     kpi: Kpi
     values: tuple[float | None, ...]
     ratios: tuple[float | None, ...]
+    intervals: tuple[Interval | None, ...] = ()
 
 
 def kpi_table(runs: Sequence[Run], reference: int = 0) -> tuple[KpiRow, ...]:
@@ -124,7 +138,7 @@ def kpi_table(runs: Sequence[Run], reference: int = 0) -> tuple[KpiRow, ...]:
         values = tuple(kpi.value(run) for run in runs)
         base = values[reference]
         ratios = tuple(None if value is None or not base else value / base for value in values)
-        rows.append(KpiRow(kpi, values, ratios))
+        rows.append(KpiRow(kpi, values, ratios, tuple(kpi.interval(run) for run in runs)))
     return tuple(rows)
 
 

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 MIN_RUNS = 3
 CONFIDENCE = 0.95
+BUSY_FACTOR, SLIGHT_FACTOR = 1.25, 1.1
+"""By how much the time of the same work changes when something else runs besides, and may
+change without anybody asking why."""
 _NUM_RESAMPLES = 4000
 _FEW, _CHUNK = 1000, 100
 """So many values have their resamples kept; of more, so many resamples are drawn at a time."""
@@ -66,6 +69,24 @@ def mean_difference(reference: Sequence[float], values: Sequence[float]) -> Mean
     low, high = _bounds(_resampled_means(values, seed=1) - _resampled_means(reference, seed=2))
     rounding = 1e-12 * max(map(abs, (*reference, *values)))  # equal values leave no more than that
     return MeanDifference(difference, low - rounding, high + rounding)
+
+
+def has_changed(times: Sequence[float], later: Sequence[float]) -> bool:
+    """Say whether the same work took another time later: something else runs, or did.
+
+    The one rule for a busy machine. Medians differ by a quarter, or by less but by more than both
+    their intervals, where there are enough values for these.
+    """
+    one, other = float(np.median(times)), float(np.median(later))
+    factor = max(one, other) / max(min(one, other), 1e-12)
+    if factor > BUSY_FACTOR:
+        return True
+    if factor <= SLIGHT_FACTOR or min(len(times), len(later)) < MIN_RUNS:
+        return False
+    (low, high), (later_low, later_high) = (
+        _bounds(_resampled_medians(values)) for values in (times, later)
+    )
+    return low > later_high or later_low > high
 
 
 def ratio_interval(pairs: NDArray[np.float64]) -> Interval:
@@ -119,6 +140,12 @@ def _resampled_means(values: Sequence[float], seed: int) -> NDArray[np.float64]:
     picks = np.random.default_rng(seed).integers(0, len(values), size)
     means: NDArray[np.float64] = np.asarray(values, np.float64)[picks].mean(axis=1)
     return means
+
+
+def _resampled_medians(values: Sequence[float]) -> NDArray[np.float64]:
+    picks = np.random.default_rng(0).integers(0, len(values), (_NUM_RESAMPLES, len(values) - 1))
+    medians: NDArray[np.float64] = np.median(np.asarray(values, np.float64)[picks], axis=1)
+    return medians
 
 
 def _bounds(means: NDArray[np.float64]) -> tuple[float, float]:

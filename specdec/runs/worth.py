@@ -154,7 +154,7 @@ def forecast(
 
 def _costs(summary: RunSummary, baseline: Baseline) -> Costs:
     calls = summary.num_target_calls
-    call_s = (baseline.decode_s - baseline.link_s) / baseline.num_tokens
+    call_s = baseline.computing_s
     here_s = (summary.decode_s - summary.draft_s - summary.link_s) / calls
     return Costs(
         draft_s=summary.draft_s / summary.num_draft_tokens,

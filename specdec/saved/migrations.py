@@ -91,7 +91,14 @@ def m003_cell_totals(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE specdec_cells ADD COLUMN totals TEXT"))
 
 
-MIGRATIONS: Sequence[Migration] = (m001_initial, m002_sweeps, m003_cell_totals)
+def m004_how_sure(connection: sa.Connection) -> None:
+    """The interval of the speed-up, and tokens per call over the run, for the list to draw."""
+    real = connection.dialect.type_compiler_instance.process(sa.Double())
+    for column, kind in (("speedup_low", real), ("speedup_high", real), ("rhythm", "TEXT")):
+        connection.execute(sa.text(f"ALTER TABLE specdec_runs ADD COLUMN {column} {kind}"))
+
+
+MIGRATIONS: Sequence[Migration] = (m001_initial, m002_sweeps, m003_cell_totals, m004_how_sure)
 
 
 def migrate(

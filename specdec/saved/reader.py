@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from specdec.codec import MAX_INT, from_json, loads
 from specdec.errors import SettingsError, TraceError
-from specdec.metrics import Baseline, Totals
+from specdec.metrics import Baseline, Block, Totals
 from specdec.records import RoundResult, RunSummary, TokenRecord, TokenStatus
 from specdec.runs.run import Run
 from specdec.sampling import MAX_TEMPERATURE
@@ -296,3 +296,15 @@ def _check_baseline(baseline: Baseline) -> None:
         raise TraceError("the baseline holds no tokens, or less than no time on the link")
     if not computing_s >= MIN_TOKEN_S * baseline.num_tokens:
         raise TraceError("the baseline holds no time spent on decoding")
+    for block in baseline.blocks:
+        _check_block(block)
+    if baseline.blocks and sum(len(b.calls_s) for b in baseline.blocks) != baseline.num_tokens:
+        raise TraceError("the blocks of the baseline do not add up to its tokens")
+
+
+def _check_block(block: Block) -> None:
+    if not block.calls_s or len(block.calls_s) != len(block.links_s):
+        raise TraceError("a block of the baseline does not tell the link's share of each call")
+    for call_s, link_s in zip(block.calls_s, block.links_s, strict=True):
+        if not (0 <= link_s <= call_s <= MAX_TIME_S and call_s - link_s >= MIN_TOKEN_S):
+            raise TraceError("a call of the baseline is no time in seconds")

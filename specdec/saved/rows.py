@@ -7,6 +7,8 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from statistics import fmean
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import sqlalchemy as sa
@@ -16,12 +18,17 @@ from specdec.metrics import tested_per_pos
 from specdec.runs.compare import group_key
 from specdec.runs.machine import machine_mark
 from specdec.runs.run import Run
+from specdec.runs.speedup import speedup_of
 
 EXCERPT_CHARS = 200
+MAX_RHYTHM = 30
 
 
 class StoredRun(NamedTuple):
     """One line of the list. `prompt` is only its beginning; None stands where nothing is known.
+
+    `speedup_low` and `speedup_high` are the ends of its 95 % interval; `rhythm` is how many tokens
+    the target's calls brought in the course of the run, a few means as JSON (see `rhythm_of`).
 
     A tuple, because a list makes 10,000 of them at once, six times as fast as dataclasses.
     """
@@ -49,6 +56,9 @@ class StoredRun(NamedTuple):
     speedup: float | None
     ttft_s: float | None
     wall_s: float
+    speedup_low: float | None
+    speedup_high: float | None
+    rhythm: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,7 @@ KEPT = RUNS.c.deleted_at.is_(None)
 def row_of(run: Run) -> dict[str, Any]:
     """Return the columns of `run`; texts lose the NUL characters that some databases refuse."""
     config, summary = run.config, run.summary
-    speed = summary.tokens_per_s
+    found = speedup_of(run)
     row: dict[str, Any] = {
         "started_at": run.started_at,
         "title": run.title,
@@ -164,8 +174,11 @@ def row_of(run: Run) -> dict[str, Any]:
         "num_tokens": summary.num_tokens,
         "draft_acceptance_rate": summary.draft_acceptance_rate,
         "mean_acceptance_length": summary.mean_acceptance_length,
-        "tokens_per_s": speed,
-        "speedup": run.baseline.speedup(speed) if run.baseline and speed else None,
+        "tokens_per_s": summary.tokens_per_s,
+        "speedup": found.over_link.mean if found else None,
+        "speedup_low": found.over_link.low if found else None,
+        "speedup_high": found.over_link.high if found else None,
+        "rhythm": rhythm_of(run),
         "ttft_s": summary.ttft_s,
         "wall_s": summary.wall_s,
     }
@@ -173,6 +186,17 @@ def row_of(run: Run) -> dict[str, Any]:
         name: value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
         for name, value in row.items()
     }
+
+
+def rhythm_of(run: Run) -> str | None:
+    """Return the tokens per target call of up to 30 stretches of the run, as a JSON array."""
+    counts = [len(result.emitted) for result in run.rounds]
+    if not counts:
+        return None
+    parts = min(MAX_RHYTHM, len(counts))
+    ends = [round(len(counts) * part / parts) for part in range(parts + 1)]
+    means = [fmean(counts[start:end]) for start, end in pairwise(ends)]
+    return json.dumps([round(mean, 2) for mean in means])
 
 
 def cell_totals(run: Run) -> str:

@@ -16,7 +16,7 @@ from specdec.records import percent
 from specdec.runs.compare import KPIS, describe_settings, time_shares
 from specdec.runs.run import Run
 from specdec.view.facts import token_facts, visible
-from specdec.view.history_words import figure
+from specdec.view.history_words import figure_of
 from specdec.view.palette import LOOKS
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -81,9 +81,7 @@ def _rows(run: Run) -> list[dict[str, Any]]:
 
 
 def _figures(run: Run) -> list[tuple[str, str]]:
-    figures = [
-        (kpi.label, figure(kpi, value)) for kpi in KPIS if (value := kpi.value(run)) is not None
-    ]
+    figures = [(kpi.label, figure_of(kpi, run)) for kpi in KPIS if kpi.value(run) is not None]
     if run.rounds:
         shares = time_shares(run.summary)
         figures += [(f"Time: {name}", f"{seconds:.4g} s") for name, seconds in shares.items()]

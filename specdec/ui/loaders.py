@@ -7,7 +7,6 @@ import streamlit as st
 from specdec.lab.session import Desk
 from specdec.live.pump import LiveRun
 from specdec.live.shelf import ModelShelf
-from specdec.perform import Baselines
 
 
 @st.cache_resource(show_spinner=False)
@@ -43,9 +42,3 @@ class Tab:
 def this_tab() -> Tab:
     """Return the tab this script run belongs to."""
     return Tab()
-
-
-def baselines() -> Baselines:
-    """Return what was measured in this session."""
-    measured: Baselines = st.session_state.setdefault("baselines", {})
-    return measured

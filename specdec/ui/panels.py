@@ -18,6 +18,7 @@ from specdec.live.shelf import Arrival
 from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import TokenStatus
+from specdec.runs.speedup import measure_speedup
 from specdec.view import charts, figures, words
 from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
 from specdec.view.palette import LOOKS
@@ -103,7 +104,8 @@ def draw_figures(
 ) -> None:
     """Draw the figures that matter, large."""
     depth = max((result.depth for result in view.rounds), default=num_draft_tokens)
-    strip = figures.figures(view.summary, baseline, max_tokens_per_call=depth + 1, link=link)
+    speedup = measure_speedup(view.rounds, view.summary, baseline)
+    strip = figures.figures(view.summary, speedup, max_tokens_per_call=depth + 1, link=link)
     st.html(figures.figures_html(strip))
 
 
@@ -192,10 +194,10 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     )
     speedup = _packed(
         "Speed-up",
-        "Tokens per second of this run over those of plain decoding by the same target, both "
-        "measured on this machine: over the same link (one call per token crosses it), and by "
+        "The pace of this run over that of plain decoding by the same target, both measured on "
+        "this machine: over the same link (one call per token crosses it), and by "
         f"the target where it is, without the link. Reading the prompt is in neither.{emulated}",
-        charts.speedup_data(view.summary.tokens_per_s, baseline, bool(link)),
+        charts.speedup_data(measure_speedup(view.rounds, view.summary, baseline), bool(link)),
         charts.speedup_spec(),
         "Speed-up against plain decoding",
     )

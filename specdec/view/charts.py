@@ -17,6 +17,7 @@ import pandas as pd
 
 from specdec.metrics import Baseline
 from specdec.records import RoundResult, RunSummary
+from specdec.runs.speedup import Speedup
 from specdec.view.palette import DRAFT_COLOR, LINK_COLOR, OTHER_COLOR, VERIFY_COLOR
 from specdec.view.run_view import Point
 from specdec.view.words import percent
@@ -105,15 +106,16 @@ def speedup_spec() -> Spec:
     return bare_spec(bars + ends + texts + even)
 
 
-def speedup_data(tokens_per_s: float | None, baseline: Baseline | None, has_link: bool) -> Data:
+def speedup_data(speedup: Speedup | None, has_link: bool) -> Data:
     """Return one row per measured baseline: over the same link, and without one."""
     rows: list[tuple[str, float]] = []
-    if tokens_per_s and baseline:
+    if speedup:
+        over_link, alone = speedup.over_link.mean, speedup.alone.mean
         if has_link:
-            rows.append(("one call per token, same link", baseline.speedup(tokens_per_s)))
-            rows.append(("target alone, no link", baseline.speedup_without_link(tokens_per_s)))
+            rows.append(("one call per token, same link", over_link))
+            rows.append(("target alone, no link", alone))
         else:
-            rows.append(("target decoding plainly", baseline.speedup(tokens_per_s)))
+            rows.append(("target decoding plainly", over_link))
     end = round_up(1.2 * max([1.5, *(speedup for _, speedup in rows)]), (1, 2, 3, 4, 6, 8, 10))
     return pd.DataFrame(
         [(against, speedup, end, f"{speedup:.2f} ×") for against, speedup in rows],

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from specdec.metrics import Baseline
 from specdec.records import FinishReason, RunSummary
 from specdec.runs.run import Run
+from specdec.runs.speedup import MIN_CALLS, Speedup, interval_words, speedup_of
 from specdec.view.text import escape_attribute
 from specdec.view.words import percent
-
-MIN_JUDGED_CALLS = 8
-"""A run of fewer target calls is too short to be called faster or slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +19,24 @@ class Figure:
     value: str
     unit: str
     meaning: str
+    interval: str = ""
 
 
 def figures(
-    summary: RunSummary, baseline: Baseline | None, *, max_tokens_per_call: int, link: str
+    summary: RunSummary, speedup: Speedup | None, *, max_tokens_per_call: int, link: str
 ) -> tuple[Figure, ...]:
     """Return tokens per second, the speed-up, tokens per target call, and what was accepted.
 
     Args:
         summary: of the rounds so far, or of the whole run.
-        baseline: plain decoding, where it has been measured.
+        speedup: against plain decoding, where that can be told.
         max_tokens_per_call: the depth of the draft and one token of the target's own: K + 1.
         link: "emulated", "measured", or nothing where there is none.
     """
     speed, per_call = summary.tokens_per_s, summary.tokens_per_target_call
     over = f" over the same {link} link" if link else ""
-    speedup = None if not speed or not baseline else baseline.speedup(speed)
+    found = "" if speedup is None else interval_words(speedup.over_link)
+    times, _, interval = found.partition(" ")
     rate = summary.draft_acceptance_rate
     return (
         Figure(
@@ -47,10 +46,13 @@ def figures(
             "so far. What the screen takes is not in it.",
         ),
         Figure(
-            "–" if speedup is None else f"{speedup:.2f} ×",
+            f"{times} ×" if times else "–",
             f"plain decoding{over}",
-            "Measured: tokens per second of this run over those of the same target writing one "
-            f"token per call{over}. Reading the prompt is in neither.",
+            "Measured: the pace of this run over that of the same target writing one token per "
+            f"call{over}, each at its median call, before and after the run. Beside it, what the "
+            "same run might have come to if made again (95 %). Reading the prompt is in neither. "
+            f"A run of fewer than {MIN_CALLS} calls says nothing.",
+            interval.strip("()"),
         ),
         Figure(
             _number(per_call, 2),
@@ -73,29 +75,32 @@ def _number(value: float | None, digits: int) -> str:
 def figures_html(strip: tuple[Figure, ...]) -> str:
     """Return the strip as HTML of a height that no value changes."""
     cells = "".join(
-        f'<div class="figure" title="{escape_attribute(one.meaning)}"><b>{escape(one.value)}</b>'
+        f'<div class="figure" title="{escape_attribute(one.meaning)}"><b>{escape(one.value)}'
+        f"{_small(one.interval)}</b>"
         f"<span>{escape(one.unit)}</span></div>"
         for one in strip
     )
     return f'<div class="figures">{cells}</div>'
 
 
+def _small(interval: str) -> str:
+    return f" <small>{escape(interval)}</small>" if interval else ""
+
+
 def verdict(run: Run, link: str) -> str:
     """Return in one sentence or two what speculation brought, and what the text is."""
-    summary, baseline = run.summary, run.baseline
-    speed = summary.tokens_per_s
+    summary, speedup = run.summary, speedup_of(run)
     if summary.finish_reason is FinishReason.ERROR or not run.rounds:
         return ""
     said = ""
     if not summary.num_draft_tokens:
         said = "Nothing was drafted: this is plain decoding."
-    elif speed and baseline and summary.num_target_calls >= MIN_JUDGED_CALLS:
-        said = f"{baseline.speedup(speed):.2f} times plain decoding"
+    elif speedup is not None:
+        said = f"{interval_words(speedup.over_link)} times plain decoding"
         if link:
-            alone = baseline.speedup_without_link(speed)
-            said += f" over the same {link} link; without the link {alone:.2f}"
-        said += "."
-    elif speed and baseline:
+            said += f" over the same {link} link; without the link {speedup.alone.mean:.2f}"
+        said += f". {speedup.disturbance}".rstrip()
+    elif run.baseline is not None:
         said = "Too short a run to say how much faster it was."
     return f"{said} {_law(run)}".strip()
 
@@ -118,6 +123,7 @@ STYLE = """
 .figure {line-height: 1.15; cursor: help; min-width: 0}
 .figure b {display: block; font-size: 34px; font-weight: 700; white-space: nowrap;
   font-variant-numeric: tabular-nums}
+.figure small {font-size: 0.95rem; font-weight: 500; opacity: 0.8}
 .figure span {font-size: 0.8rem; opacity: 0.75; display: block; white-space: nowrap;
   overflow: hidden; text-overflow: ellipsis}
 @media (max-width: 640px) {

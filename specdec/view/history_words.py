@@ -9,6 +9,7 @@ from specdec.records import percent
 from specdec.runs.compare import KPIS, Kpi, KpiRow, SettingDifference, kpi_table
 from specdec.runs.noise import MIN_RUNS, Interval, MeanDifference, mean_difference, mean_interval
 from specdec.runs.run import MAX_TITLE_CHARS, Run
+from specdec.runs.speedup import interval_words as speedup_words
 from specdec.saved.rows import StoredRun
 
 MAX_VALUE_CHARS = 300
@@ -52,8 +53,20 @@ def figure(kpi: Kpi, value: float | None) -> str:
         return percent(value)
     if kpi.name == "num_tokens":
         return f"{value:.0f}"
+    if kpi.name == "speedup":
+        return f"{value:.2f} ×"
     number = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     return f"{number} {kpi.unit}" if kpi.unit in ("×", "s") else number
+
+
+def figure_of(kpi: Kpi, run: Run) -> str:
+    """Return a figure of a run with its interval, where one run has one; nothing if not known."""
+    value, interval = kpi.value(run), kpi.interval(run)
+    if value is None:
+        return ""
+    if interval is None:
+        return figure(kpi, value)
+    return f"{speedup_words(interval)} ×"
 
 
 def change(kpi: Kpi, value: float | None, base: float | None) -> str:
@@ -86,9 +99,11 @@ def kpi_rows(runs: Sequence[Run], names: Sequence[str], reference: int) -> list[
 def _kpi_row(row: KpiRow, names: Sequence[str], reference: int) -> dict[str, str]:
     cells = {"": row.kpi.label}
     base = row.values[reference]
-    for index, (name, value) in enumerate(zip(names, row.values, strict=True)):
+    columns = zip(names, row.values, row.intervals, strict=True)
+    for index, (name, value, interval) in enumerate(columns):
         said = "" if index == reference else change(row.kpi, value, base)
-        cells[name] = figure(row.kpi, value) + (f"  ({said})" if said else "")
+        shown = figure(row.kpi, value) if interval is None else f"{speedup_words(interval)} ×"
+        cells[name] = shown + (f"  ({said})" if said else "")
     return cells
 
 

@@ -8,6 +8,7 @@ from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import FIXED_POLICY, FinishReason, RoundSetting, RunSummary
 from specdec.records import percent as percent  # a word of the page like the others
+from specdec.runs.speedup import call_interval
 from specdec.view.run_view import RunView
 
 TOTALS_MEANING = (
@@ -60,13 +61,21 @@ def ending(summary: RunSummary) -> str:
     }[summary.finish_reason]
 
 
-def baseline_words(baseline: Baseline, *, is_new: bool, link: str) -> str:
+def baseline_words(baseline: Baseline, *, link: str) -> str:
     """Say what the speed-ups are measured against, when it was measured, and on how much."""
-    when = "just before this run" if is_new else "earlier in this session"
     over = f" over the {link} link" if link else ""
+    said = f"Plain decoding: {baseline.tokens_per_s:.1f} tokens/s{over}"
+    if not baseline.blocks:
+        return f"{said}, measured on {baseline.num_tokens} tokens."
+    call = call_interval(baseline)
+    assert call.low is not None
+    assert call.high is not None
+    shares = f", of which the link {1e3 * baseline.link_call_s:.1f}" if link else ""
+    when = "before and after this run" if len(baseline.blocks) > 1 else "before this run"
     return (
-        f"Baseline {baseline.tokens_per_s:.1f} tokens/s: plain decoding of "
-        f"{baseline.num_tokens} tokens{over}, measured {when}."
+        f"{said}, a call {1e3 * call.mean:.1f} ms "
+        f"({1e3 * call.low:.1f}–{1e3 * call.high:.1f}){shares}: the median of "
+        f"{call.num_values} calls, measured {when}."
     )
 
 

@@ -24,13 +24,12 @@ CONFIG = RunConfig(target="toy", max_tokens=40, temperature=1.0)
 def begin(tmp_path):
     """Return a function that starts a run of toys; `saved` holds what it hands over."""
 
-    def start(config=CONFIG, *, shelf=None, baselines=None, save=None, **options):
+    def start(config=CONFIG, *, shelf=None, save=None, **options):
         saved = []
         live = LiveRun(
             config,
             "the tin and the ant",
             shelf=shelf or toy_shelf(tmp_path),
-            baselines={} if baselines is None else baselines,
             save=save or saved.append,
             **options,
         )
@@ -135,16 +134,26 @@ def test_when_a_run_is_over_there_is_nothing_to_wait_for(begin):
     assert time.monotonic() - began_s < 5.0
 
 
-def test_the_baseline_is_measured_once_for_a_target_and_a_link(begin):
-    baselines = {}
-    first = finished(begin(baselines=baselines))
-    again = finished(begin(baselines=baselines))
-    farther = finished(begin(replace(CONFIG, rtt_ms=1.0), baselines=baselines))
-    made = [live.performance for live in (first, again, farther)]
-    assert [one.baseline_is_new for one in made] == [True, False, True]
-    assert made[1].baseline == made[0].baseline == again.run.baseline
+def test_the_baseline_is_measured_anew_for_each_run_and_over_its_link(begin):
+    first, again = finished(begin()), finished(begin())
+    farther = finished(begin(replace(CONFIG, rtt_ms=1.0)))
+    assert first.run.baseline != again.run.baseline
+    assert all(len(one.run.baseline.blocks) == 2 for one in (first, again, farther))
     assert farther.performance.baseline.link_s > 0
-    assert first.performance.baseline.num_tokens == 16
+
+
+def test_a_stop_while_the_baseline_is_measured_once_more_leaves_the_run_finished(begin, tmp_path):
+    model = SkippingToy(gate=threading.Semaphore(10_000))
+    live = begin(shelf=toy_shelf(tmp_path, model))
+    performance = live.performance
+    wait_for(lambda: performance.recorder is not None and performance.recorder.is_finished)
+    model.gate._value = 0
+    live.stop()
+    for _ in range(100):
+        model.gate.release()
+    finished(live)
+    assert performance.phase is Phase.FINISHED
+    assert live.saved == [live.run]
 
 
 def test_stop_ends_a_run_within_a_round_and_keeps_what_there_is(begin, tmp_path):

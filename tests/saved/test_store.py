@@ -7,6 +7,7 @@ concurrency tests at full size (4 processes × 250 runs, 20 kills).
 from __future__ import annotations
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import random
@@ -23,12 +24,12 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 
 from specdec.errors import SettingsError, StoreError
-from specdec.metrics import Baseline
+from specdec.metrics import Baseline, Block
 from specdec.records import FinishReason
 from specdec.saved.database import default_location
 from specdec.saved.migrations import MIGRATIONS, migrate
 from specdec.saved.postgres import while_waiting
-from specdec.saved.rows import RUNS, TRACES, RunFilter
+from specdec.saved.rows import MAX_RHYTHM, RUNS, TRACES, RunFilter
 from specdec.saved.store import RunStore
 from specdec.saved.trace import dump_trace, write_trace
 from tests.made_runs import runs, tiny_run
@@ -78,6 +79,11 @@ def new_location(request):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return tiny_run(tmp_path_factory.mktemp("tokenizer"), num_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("tokenizer"), num_tokens=60)
 
 
 @pytest.fixture(scope="class")
@@ -229,9 +235,19 @@ class TestLists:
         pages = [filled.list_runs(limit=2, offset=offset) for offset in (0, 2, 4)]
         assert [[row.seed for row in page] for page in pages] == [[2, 1], [0], []]
 
+    def test_a_line_says_how_sure_the_speed_up_is_and_how_the_run_went(self, filled, long_run):
+        block = Block((0.01, 0.02, 0.03) * 4, (0.0,) * 12)
+        found = filled.save(replace(long_run, baseline=Baseline.of_blocks(block, block)))
+        (line,) = (row for row in filled.list_runs() if row.id == found)
+        assert line.speedup_low <= line.speedup <= line.speedup_high
+        rhythm = json.loads(line.rhythm)
+        calls = [len(r.emitted) for r in long_run.rounds]
+        assert len(rhythm) == min(MAX_RHYTHM, len(calls))
+        assert min(calls) <= min(rhythm) <= max(rhythm) <= max(calls)
+
     @pytest.mark.parametrize("descending", [True, False])
-    def test_what_is_not_known_comes_last(self, filled, run, descending):
-        filled.save(replace(run, baseline=Baseline(4, 0.5, 0.0)))
+    def test_what_is_not_known_comes_last(self, filled, long_run, descending):
+        filled.save(replace(long_run, baseline=Baseline(4, 0.5, 0.0)))
         speedups = [
             row.speedup for row in filled.list_runs(order_by="speedup", descending=descending)
         ]

@@ -51,6 +51,12 @@ TOP = {
     "draft_logprob": -1.0,
     "target_logprob": -1.0,
 }
+
+
+def block(calls_s, links_s):
+    return {"calls_s": calls_s, "links_s": links_s}
+
+
 BASELINE = {"num_tokens": 1, "decode_s": 1.0, "link_s": 0.0}
 
 
@@ -152,6 +158,11 @@ class TestHostileFiles:
             ("done", {"num_prompt_tokens": -1}, "num_prompt_tokens"),
             ("header", {"baseline": dict(BASELINE, decode_s=0.0)}, "baseline"),
             ("header", {"baseline": dict(BASELINE, decode_s=1e-300)}, "baseline"),
+            ("header", {"baseline": dict(BASELINE, blocks=[block([], [])])}, "link's share"),
+            ("header", {"baseline": dict(BASELINE, blocks=[block([1.0], [])])}, "link's share"),
+            ("header", {"baseline": dict(BASELINE, blocks=[block([1.0], [1.0])])}, "no time in"),
+            ("header", {"baseline": dict(BASELINE, blocks=[block(["nan"], [0.0])])}, "no time in"),
+            ("header", {"baseline": dict(BASELINE, blocks=[block([1, 1], [0, 0])])}, "add up"),
             ("header", {"baseline": dict(BASELINE, link_s=1.0)}, "baseline"),
             ("header", {"baseline": dict(BASELINE, link_s=-1.0)}, "link_s is no time"),
             ("header", {"baseline": dict(BASELINE, num_tokens=0)}, "baseline"),

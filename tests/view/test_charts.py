@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specdec.metrics import Baseline, Totals
+from specdec.runs.noise import Interval
+from specdec.runs.speedup import Speedup
 from specdec.view import charts
 from specdec.view.run_view import RunView
 from tests.made_runs import record, tiny_events
@@ -55,15 +57,15 @@ def test_the_gauge_of_nothing_drafted_shows_no_rate():
 
 
 def test_each_speed_up_names_its_baseline():
-    baseline = Baseline(num_tokens=10, decode_s=2.0, link_s=1.0)
-    rows = charts.speedup_data(10.0, baseline, has_link=True)
+    speedup = Speedup(Interval(2.0, 1.8, 2.2, 32), Interval(1.0, None, None, 1), "")
+    rows = charts.speedup_data(speedup, has_link=True)
     assert dict(zip(rows["against"], rows["speedup"], strict=True)) == {
         "one call per token, same link": 2.0,
         "target alone, no link": 1.0,
     }
-    alone = charts.speedup_data(10.0, baseline, has_link=False)
+    alone = charts.speedup_data(speedup, has_link=False)
     assert list(alone["against"]) == ["target decoding plainly"]
-    assert charts.speedup_data(None, baseline, has_link=True).empty
+    assert charts.speedup_data(None, has_link=True).empty
 
 
 def test_the_parts_of_a_round_add_up_to_its_wall_time(view):

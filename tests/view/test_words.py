@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from specdec.metrics import Baseline, Totals
+from specdec.metrics import Baseline, Block, Totals
 from specdec.records import TokenRecord, TokenStatus
 from specdec.view import words
 from specdec.view.facts import token_facts, visible
@@ -31,12 +31,13 @@ def test_the_totals_are_one_sentence(tmp_path):
 
 
 def test_the_baseline_says_when_and_on_how_much_it_was_measured():
-    said = words.baseline_words(Baseline(16, 2.0, 1.0), is_new=True, link="emulated")
-    assert said.startswith("Baseline 8.0 tokens/s: plain decoding of 16 tokens")
-    assert "over the emulated link, measured just before this run" in said
-    again = words.baseline_words(Baseline(16, 2.0, 1.0), is_new=False, link="")
-    assert "earlier in this session" in again
-    assert "emulated" not in again
+    said = words.baseline_words(Baseline(16, 2.0, 1.0), link="emulated")
+    assert said == ("Plain decoding: 8.0 tokens/s over the emulated link, measured on 16 tokens.")
+    block = Block((0.1, 0.1, 0.2), (0.05, 0.05, 0.05))
+    again = words.baseline_words(Baseline.of_blocks(block, block), link="measured")
+    assert again.startswith("Plain decoding: 10.0 tokens/s over the measured link, a call 100.0 ms")
+    assert "of which the link 50.0: the median of 6 calls, measured before and after" in again
+    assert "before this run" in words.baseline_words(Baseline.of_blocks(block), link="")
 
 
 @pytest.mark.parametrize(

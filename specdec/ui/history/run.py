@@ -9,6 +9,7 @@ import streamlit as st
 
 from specdec.runs.compare import KPIS, describe_settings
 from specdec.runs.run import Run
+from specdec.runs.speedup import speedup_of
 from specdec.saved.rows import StoredRun
 from specdec.saved.store import RunStore
 from specdec.ui.history import replay as history_replay
@@ -17,7 +18,7 @@ from specdec.ui.history.files import draw_downloads
 from specdec.ui.history.list import draw_delete, draw_words
 from specdec.ui.history.store import load_run
 from specdec.view import words
-from specdec.view.history_words import figure, heading, setting_word, shown_value
+from specdec.view.history_words import figure_of, heading, setting_word, shown_value
 
 LONG_PROMPT_CHARS = 2000
 
@@ -66,9 +67,20 @@ def _draw_ending(run: Run) -> None:
 def _draw_figures(run: Run) -> None:
     with st.container(horizontal=True, key="figures"):
         for kpi in KPIS:
-            value = kpi.value(run)
-            if value is not None:
-                st.metric(kpi.label, figure(kpi, value), width=172, help=kpi.meaning)
+            if kpi.value(run) is not None:
+                said, _, interval = figure_of(kpi, run).partition(" (")
+                st.metric(
+                    kpi.label,
+                    f"{said} ×" if interval else said,
+                    f"95 %: {interval.removesuffix(') ×')}" if interval else None,
+                    delta_color="off",
+                    delta_arrow="off",
+                    width=172,
+                    help=kpi.meaning,
+                )
+    found = speedup_of(run)
+    if found is not None and found.disturbance:
+        st.warning(words.plain(found.disturbance), icon=":material/speed:")
 
 
 def _draw_without_rounds(run: Run) -> None:

@@ -51,7 +51,6 @@ def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
         config,
         st.session_state.prompt,
         shelf=shelf,
-        baselines=loaders.baselines(),
         save=save,
         race=bool(st.session_state.get("race")),
         is_shown=True,

@@ -145,10 +145,10 @@ def _draw_baseline(live: LiveRun, link: str) -> None:
         st.caption("No baseline yet.")
     else:
         st.caption(
-            words.baseline_words(made.baseline, is_new=made.baseline_is_new, link=link),
-            help="The baseline of both speed-ups: the same target, prompt and sampling as this run "
-            "began with, nothing drafted, one call per token. The first call is not counted, "
-            "because it warms caches up.",
+            words.baseline_words(made.baseline, link=link),
+            help="The baseline of both speed-ups: the same target, prompt and sampling as this "
+            "run, nothing drafted, one call per token, with its 95 % interval. The first call of "
+            "each block is not counted, because it warms caches up.",
         )
 
 
