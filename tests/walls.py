@@ -97,7 +97,7 @@ WALLS = (
         "nothing below the pictures draws, but what is saved may",
         ("specdec",),
         ("specdec.view",),
-        excepted=("specdec.view", "specdec.ui", "specdec.saved"),
+        excepted=("specdec.view", "specdec.ui", "specdec.cli", "specdec.saved"),
     ),
     Wall(
         "the core concludes, keeps and shows nothing",

@@ -128,6 +128,14 @@ def _make_parser(defaults: RunConfig) -> argparse.ArgumentParser:
     lab.add_argument(
         "--check", action="store_true", help="read the plan and say what it means; measure nothing"
     )
+    lab.add_argument(
+        "--report",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="write what came out, by the file's ending: .html, a page complete in itself; .csv, a "
+        "row for each cell; .json; .jsonl, vLLM's per-request metrics of each run; may be repeated",
+    )
     lab.set_defaults(command=_sweep)
 
     models = commands.add_parser("models", help="list the models that can be named")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +15,26 @@ from rich.table import Table
 from rich.text import Text
 
 from specdec.cli.text import printable
+from specdec.errors import SettingsError
 from specdec.lab.plan import Plan
 from specdec.lab.plan_file import read_plan
 from specdec.lab.predict import Check, Predictor, cells_to_measure, completed, median_error
+from specdec.lab.report import Report, cells_csv, document_text, make_report, vllm_lines
 from specdec.lab.results import Condition, Outcome, Results
 from specdec.lab.runner import Progress as SweepProgress
 from specdec.lab.runner import SweepRunner
 from specdec.lab.session import Session
 from specdec.records import percent
+from specdec.saved.files import check_place, write_whole
 from specdec.saved.store import RunStore
+from specdec.view.lab_report import report_page
 
 
 def sweep(options: argparse.Namespace, screen: Console) -> int:
     """Measure what is not measured yet; an interrupted sweep goes on when it is called again."""
     path = Path(options.plan)
     plan = read_plan(path)
+    reports = [_check_report(Path(one)) for one in options.report]
     _describe(plan, screen)
     if options.check:
         return 0
@@ -41,10 +46,35 @@ def sweep(options: argparse.Namespace, screen: Console) -> int:
         status = print_results(completed(plan, runner.results), screen)
         if plan.predicts:
             _print_checks(Predictor(plan, runner.results.cells).checks(), screen)
+        if runner.results.cells and reports:
+            report = make_report(store, named, runner.results)
+            for place in reports:
+                write_whole(place, b"".join(_REPORTS[place.suffix.lower()](store, report)))
     if interrupted:
         screen.print("Interrupted; the same command goes on from here.")
         raise KeyboardInterrupt
     return status
+
+
+_REPORTS: Mapping[str, Callable[[RunStore, Report], Iterable[bytes]]] = {
+    ".html": lambda store, report: [report_page(report).encode()],
+    ".csv": lambda store, report: [cells_csv(report)],
+    ".json": lambda store, report: [document_text(report)],
+    ".jsonl": vllm_lines,
+}
+
+
+def _check_report(path: Path) -> Path:
+    """Refuse a report that could not be written, before hours are spent on measuring.
+
+    Raises:
+        SettingsError: it has another ending, or no place.
+    """
+    if path.suffix.lower() not in _REPORTS:
+        kinds = ", ".join(_REPORTS)
+        raise SettingsError(f"A report ends in one of {kinds}, not {path.name!r:.60}.")
+    check_place(path)
+    return path
 
 
 def _describe(plan: Plan, screen: Console) -> None:

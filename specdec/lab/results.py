@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -93,24 +94,39 @@ class Measured:
     @property
     def tested(self) -> tuple[int, ...]:
         """How often each position of its drafts was tested."""
-        return _totals(self.totals_text)[2]
+        return _totals(self.totals_text)[1]
 
     @property
     def machine(self) -> str:
         """Where it was made; the empty text where that is not known."""
-        return _totals(self.totals_text)[1]
+        return _machine(self.totals_text)
 
 
 @lru_cache(maxsize=50_000)
-def _totals(text: str | None) -> tuple[RunSummary | None, str, tuple[int, ...]]:
+def _totals(text: str | None) -> tuple[RunSummary | None, tuple[int, ...]]:
     """Read what the store holds of a cell, which may be anything."""
+    facts = _facts(text)
+    try:
+        summary: RunSummary = from_json(RunSummary, facts.get("summary"), "totals")
+        tested: tuple[int, ...] = from_json(tuple[int, ...], facts.get("tested"), "tested")
+    except TraceError:
+        return None, ()
+    return summary, tested
+
+
+@lru_cache(maxsize=50_000)
+def _machine(text: str | None) -> str:
+    """Read where a cell was made and no more, because every cell of a list is asked for it."""
+    machine = _facts(text).get("machine")
+    return machine if isinstance(machine, str) else ""
+
+
+def _facts(text: str | None) -> dict[str, Any]:
     try:
         facts = loads(text or "")
-        summary: RunSummary = from_json(RunSummary, facts["summary"], "totals")
-        tested: tuple[int, ...] = from_json(tuple[int, ...], facts["tested"], "tested")
-        return summary, from_json(str, facts["machine"], "machine"), tested
-    except (TraceError, TypeError, KeyError):
-        return None, "", ()
+    except TraceError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,11 @@ class Outcome:
 
 _Place = tuple[str, int]
 """A prompt and a seed: what both sides of a pair share."""
+
+
+def _are_comparable(one: Measured, other: Measured) -> bool:
+    """Say whether two times are of one machine, as far as is known; a prediction is of its own."""
+    return one.machine == other.machine or "" in (one.machine, other.machine)
 
 
 class Results:
@@ -218,12 +239,20 @@ class Results:
         """Return the cells of an arm beside those of plain decoding, prompt by prompt."""
         ours = self._cells.get((condition, arm), {})
         plain = self._cells.get((condition, PLAIN_ARM), {})
-        return [(one, plain[place]) for place, one in ours.items() if place in plain]
+        return [
+            (one, plain[place])
+            for place, one in ours.items()
+            if place in plain and _are_comparable(one, plain[place])
+        ]
 
     def _pairs(self, condition: Condition, arm: Arm, reference: Arm) -> np.ndarray:
         """Return [prompts, 4]: tokens and seconds of the arm, tokens and seconds of the other."""
         ours, theirs = self._cells[condition, arm], self._cells[condition, reference]
-        shared = [place for place in ours if place in theirs]
+        shared = [
+            place
+            for place, one in ours.items()
+            if place in theirs and _are_comparable(one, theirs[place])
+        ]
         return np.array(
             [
                 (ours[p].tokens, ours[p].seconds, theirs[p].tokens, theirs[p].seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from specdec.cli.main import main
@@ -68,3 +70,22 @@ def test_a_bad_plan_is_one_line(tmp_path, capsys):
     complaint = capsys.readouterr().err
     assert "no 'kk' in the plan" in complaint
     assert complaint.count("\n") == 1
+
+
+def test_reports_are_written_by_their_endings(plan, tmp_path, capsys):
+    names = ["out.html", "out.csv", "out.json", "out.jsonl"]
+    options = [part for name in names for part in ("--report", str(tmp_path / name))]
+    assert main(["sweep", str(plan), *options]) == 0
+    assert (tmp_path / "out.html").read_text().startswith("<!doctype html>")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + 8
+    assert json.loads((tmp_path / "out.json").read_text())["cells_measured"] == 8
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(lines) == 8
+    assert all("speculative_decoding" in line["metrics"] for line in lines)
+
+
+@pytest.mark.parametrize("name", ["out.pdf", "out", "nowhere/out.html"])
+def test_a_report_that_cannot_be_written_is_refused_first(plan, tmp_path, name, capsys):
+    before = list_sweeps(RunStore())
+    assert main(["sweep", str(plan), "--report", str(tmp_path / name)]) == 2
+    assert list_sweeps(RunStore()) == before

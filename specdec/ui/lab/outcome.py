@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -13,6 +14,7 @@ from specdec.lab.configurations import configurations
 from specdec.lab.findings import PromptGain, acceptance_by_position, extremes, prompt_gains
 from specdec.lab.plan import Arm, Plan
 from specdec.lab.predict import Check, median_error
+from specdec.lab.report import Report, cells_csv, document_text, make_report, vllm_lines
 from specdec.lab.results import Condition, Results
 from specdec.saved.store import RunStore
 from specdec.ui import panels
@@ -21,6 +23,7 @@ from specdec.view import lab_charts as charts
 from specdec.view import words
 from specdec.view.charts import Data
 from specdec.view.facts import visible
+from specdec.view.lab_report import report_page
 
 ALL = "all prompts"
 _HEAT_MEANING = (
@@ -174,6 +177,40 @@ def _draw_positions(plan: Plan, results: Results, condition: Condition) -> None:
         f"Acceptance by position of {label}, a line for each class of prompts",
         height_px=260,
     )
+
+
+# -- to take away --------------------------------------------------------------------------------
+
+
+def draw_downloads(store: RunStore, plan: Plan, results: Results) -> None:
+    """Offer the sweep as files, each made when it is asked for."""
+    name = f"sweep-{plan.digest}"
+    kinds: tuple[tuple[str, str, str, Callable[[Report], bytes]], ...] = (
+        ("Report to read (HTML)", ".html", "text/html", lambda one: report_page(one).encode()),
+        ("Cells (CSV)", ".csv", "text/csv", cells_csv),
+        ("Results (JSON)", ".json", "application/json", document_text),
+        (
+            "vLLM's metrics of each run (JSON Lines)",
+            ".jsonl",
+            "application/jsonl",
+            lambda one: b"".join(vllm_lines(store, one)),
+        ),
+    )
+    with st.popover("Report", icon=":material/download:", key="lab_report"):
+        for label, suffix, mime, make in kinds:
+            st.download_button(
+                label,
+                partial(_made, store, plan, results, make),
+                file_name=f"{name}{suffix}",
+                mime=mime,
+                key=f"lab_report_{suffix[1:]}",
+                on_click="ignore",
+                width="stretch",
+            )
+
+
+def _made(store: RunStore, plan: Plan, results: Results, make: Callable[[Report], bytes]) -> bytes:
+    return make(make_report(store, plan, results))
 
 
 # -- single prompts ------------------------------------------------------------------------------

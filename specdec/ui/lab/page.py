@@ -42,6 +42,7 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
     st.fragment(_draw_results, run_every=every_s)(plan, shelf, seen, condition, is_alive)
     if not is_alive:
         outcome.draw_prompts(store, plan, seen.results, condition)
+        outcome.draw_downloads(store, plan, seen.results)
 
 
 def _draw_sweeps(sweeps: list[Sweep]) -> None:
