@@ -74,7 +74,8 @@ class Distribution:
                 "A model returned logits that are not numbers; its weights may be damaged, or too "
                 "coarsely quantised for this backend."
             )
-        shifted = np.maximum(logits - peak, _LOWEST)
+        shifted = logits - peak
+        np.maximum(shifted, _LOWEST, out=shifted)  # in place: fresh pages cost more than the sums
         weights = np.exp(shifted)
         total = float(weights.sum(dtype=np.float64))
         log_total = float(np.log(total))
@@ -124,13 +125,14 @@ class Distribution:
 
 
 def _apply(sampler: Sampler, shifted: FloatArray, weights: FloatArray, total: float) -> FloatArray:
-    """Return probabilities [vocab_size] from peak-shifted logits and their exponentials."""
+    """Make probabilities [vocab_size] of peak-shifted logits and their exponentials, in place."""
     if sampler.temperature == 0.0:
-        probs = np.zeros_like(weights)
-        probs[int(shifted.argmax())] = 1.0
-        return probs
+        weights.fill(0.0)
+        weights[int(shifted.argmax())] = 1.0
+        return weights
     if sampler.temperature != 1.0:
-        weights = np.exp(shifted * (1.0 / sampler.temperature))
+        shifted *= 1.0 / sampler.temperature
+        np.exp(shifted, out=weights)
         total = float(weights.sum(dtype=np.float64))
     if sampler.top_k and sampler.top_k < weights.size:
         weights = _keep(weights, top_ids(weights, sampler.top_k))
@@ -138,7 +140,8 @@ def _apply(sampler: Sampler, shifted: FloatArray, weights: FloatArray, total: fl
     if sampler.top_p < 1.0:
         weights = _keep(weights, _nucleus(weights, sampler.top_p * total))
         total = float(weights.sum(dtype=np.float64))
-    return weights / weights.dtype.type(total)
+    weights /= weights.dtype.type(total)
+    return weights
 
 
 def _keep(weights: FloatArray, token_ids: NDArray[np.intp]) -> FloatArray:
