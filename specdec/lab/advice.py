@@ -53,8 +53,9 @@ def advise(results: Results, condition: Condition) -> Advice | None:
     if not drafting or len(drafting) == len(outcomes):
         return None
     plain = next(one for one in outcomes if one.arm.is_plain)
-    best, rival = outcomes[0], None
-    if plain.is_within_noise:
+    best: Outcome = outcomes[0]
+    rival: Outcome | None = drafting[0] if best.arm.is_plain else None
+    if plain.is_within_noise and plain.arm != best.arm and best.speedup.low is not None:
         best, rival = plain, drafting[0]
     told = drafting[0] if rival is None else rival
     found = pooled_outlook(results, condition, told.arm)
@@ -63,7 +64,11 @@ def advise(results: Results, condition: Condition) -> Advice | None:
         condition,
         best,
         rival,
-        tuple(one for one in outcomes if one.is_within_noise and one.arm != best.arm),
+        tuple(
+            one
+            for one in outcomes
+            if one.is_within_noise and one.arm != best.arm and one.speedup.low is not None
+        ),
         None if found is None else found.break_even_link_s(k),
         None if found is None else found.share * found.acceptance[0],
         None if found is None else _least_acceptance(found, k, condition.rtt_ms / 1e3),

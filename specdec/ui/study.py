@@ -13,7 +13,7 @@ from specdec.live.pump import LiveRun
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
 from specdec.runs.run import Run
-from specdec.ui import attention, drafting, panels, plain_decoding
+from specdec.ui import attention, drafting, panels, plain_decoding, what_if
 from specdec.view import inspector, study_charts, words
 from specdec.view.facts import TextOf
 from specdec.view.tree import slices, wrapped_picture
@@ -77,7 +77,7 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     with tabs[ATTENTION]:
         attention.draw(run, identity)
     with tabs[WORTH]:
-        _draw_worth(run, link)
+        _draw_worth(run, identity, link)
     if live is not None:
         with tabs[RACE]:
             plain_decoding.draw_race(live, RACE)
@@ -213,7 +213,7 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
 # Is it worth it here?
 
 
-def _draw_worth(run: Run, link: str) -> None:
+def _draw_worth(run: Run, identity: str, link: str) -> None:
     if run.baseline is None:
         st.caption("No baseline was measured for this run, so there is nothing to compare with.")
         return
@@ -246,6 +246,7 @@ def _draw_worth(run: Run, link: str) -> None:
         strict=True,
     ):
         cell.metric(name, f"{1e3 * value_s:.1f} ms", help=meaning)
+    what_if.draw(run, identity)
 
 
 # Losslessness

@@ -42,6 +42,9 @@ def report_page(report: Report) -> str:
         error=percent(median_error(report.checks)),
         num_checks=len(report.checks),
         sections=[_section(report, place) for place in places if results.outcomes(place)],
+        num_positions=max(k for one in plan.strategies for k in (0, *one.k))
+        if plan.strategies
+        else 0,
         positions=[
             {"temperature": temperature, "label": label, "kind": kind, "rates": rates}
             for temperature in plan.temperatures

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
+from specdec.metrics import Baseline
 from specdec.saved.exports import EXPORTS
 from specdec.saved.trace import dump_trace
 from specdec.saved.vllm_summary import vllm_summary
@@ -438,3 +439,20 @@ def test_settings_that_cannot_be_read_are_one_sentence_on_either_page(tmp_path, 
     (said,) = (error.value.replace("\\", "") for error in page.error)
     assert ".env" in said
     assert "UTF-8" in said
+
+
+def test_a_run_is_asked_what_if(page, store, folder):
+    run = replace(tiny_run(folder, num_tokens=60), baseline=Baseline(10, 1.0, 0.0))
+    number = store.save(run)
+    page.run()
+    words = select(page, 0)
+    assert "What if" in words
+    metrics = {one.label: one for one in page.metric}
+    assert "possible run" in words or "predicted" in words
+    page.slider(key=f"what_if_k_run_{number}").set_value(0).run()
+    assert "one possible run" in check(page)
+    metrics = {one.label: one for one in page.metric}
+    assert metrics["Times plain"].value == "1.00"
+    assert metrics["Target calls"].value == str(run.summary.num_tokens)
+    page.slider(key=f"what_if_k_run_{number}").set_value(16).run()
+    assert "All of it is predicted" in check(page)
