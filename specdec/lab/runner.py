@@ -152,15 +152,14 @@ class SweepRunner:
         """
         began_s = self._clock()
         self._load(self.plan.target, self.plan.backend)
-        budget_s = None if self.plan.budget_minutes is None else 60 * self.plan.budget_minutes
         left = self._left()
         done = self.num_done
         while left:
             block = left.pop(0)
             for number, cell in enumerate(block):
-                if budget_s is not None and self._clock() - began_s > budget_s:
+                if self._is_out_of_time(began_s):
                     return
-                failure = self._measure(cell)
+                failure = self.measure(cell)
                 done += 1
                 ahead = [*block[number + 1 :], *(one for b in left for one in b)]
                 yield Progress(
@@ -173,7 +172,11 @@ class SweepRunner:
                 )
             left = self._without_decided(left)
 
-    def _measure(self, cell: Cell) -> str | None:
+    def _is_out_of_time(self, began_s: float) -> bool:
+        budget = self.plan.budget_minutes
+        return budget is not None and self._clock() - began_s > 60 * budget
+
+    def measure(self, cell: Cell) -> str | None:
         """Make the run of one cell and keep it; return why it could not be made."""
         began_s = self._clock()
         try:

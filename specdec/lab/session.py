@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from specdec.errors import SettingsError, SpecdecError, unexpected
+from specdec.lab.cluster import ClusterRunner, scheduler_address
 from specdec.lab.plan import Cell, Plan
 from specdec.lab.plan_file import write_plan
 from specdec.lab.results import Measured
@@ -45,7 +46,14 @@ class Session:
     def runner(
         self, *, load: Load = load_model, look_up: Callable[[], None] = lambda: None
     ) -> SweepRunner:
-        """Return what measures the rest."""
+        """Return what measures the rest: this process, or the cluster that `.env` names.
+
+        Raises:
+            SettingsError: `.env` cannot be read.
+        """
+        address = scheduler_address()
+        if address:
+            return ClusterRunner(self.plan, self.measured, self._store, address, look_up=look_up)
         return SweepRunner(self.plan, self.measured, self._keep, load=load, look_up=look_up)
 
     def _keep(self, cell: Cell, run: Run) -> int:
