@@ -19,7 +19,7 @@ from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.runs.speedup import measure_speedup
-from specdec.view import charts, figures, words
+from specdec.view import charts, figures, lanes_chart, words
 from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
 from specdec.view.palette import LOOKS
 from specdec.view.playback import Charts
@@ -34,6 +34,7 @@ TREE_HEIGHT_PX = 220
 TEXT_HEIGHT_PX = 176
 GAUGE_HEIGHT_PX = 100
 SMALL_CHART_HEIGHT_PX = 124
+LANES_HEIGHT_PX = 190
 
 
 def draw_style() -> None:
@@ -186,7 +187,10 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     gauge = _packed(
         "Acceptance, last 50 rounds",
         "Accepted over drafted tokens, measured, in the last 50 rounds at most. Green above 75 %, "
-        "yellow from 50 %, red below.",
+        "yellow from 50 %, red below. Three rates hang together: per test, α, is the chance that "
+        "one token passes; by position, every token before it has to pass too, about α to the "
+        "power of the position; of drafted tokens, shown here, is the mean over all positions, "
+        "so a longer draft lowers it although each test is the same.",
         charts.gauge_data(rate),
         charts.gauge_spec(),
         f"Acceptance rate: {words.percent(rate)}",
@@ -209,9 +213,10 @@ def speed(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
     kind = f" ({link})" if link else ""
     tokens_per_s = _packed(
         "Tokens per second by round",
-        "Measured over the last 50 rounds at most. Dashed: plain decoding of the same target, "
+        "Measured. Strong: over the last 50 rounds at most; faint: over the run so far. Dashed: "
+        "plain decoding of the same target, "
         f"measured{f', over the {link} link and without it' if link else ''}. A dotted violet "
-        "line marks a round from which on a setting was changed.",
+        "line marks a round from which on a setting was another one, and says which.",
         charts.speed_data(view.points, baseline, bool(link), view.changes),
         charts.speed_spec(),
         "Tokens per second by round",
@@ -250,6 +255,23 @@ def acceptance(view: RunView) -> Charts:
         "Histogram of accepted tokens per round",
     )
     return position, histogram
+
+
+def draw_lanes(view: RunView, *, link: str) -> None:
+    """Draw where the time of a whole run went, on a time line that can be zoomed into."""
+    kind = f" ({link})" if link else ""
+    draw_chart(
+        "Lanes over the run",
+        f"Measured, for {lanes_chart.MAX_ROUNDS} rounds at most. Each block is a piece of one "
+        "round: the drafter at work, the target's call, the network's share of it"
+        f"{kind}, and the rest. How much of the network's share came before the target's and how "
+        "much after is not known; it is drawn behind. Drag to move along, scroll to zoom, double "
+        "click to see all again.",
+        lanes_chart.lanes_data(view.rounds),
+        lanes_chart.lanes_spec(),
+        "Draft, verify, link and other time on a time line",
+        LANES_HEIGHT_PX,
+    )
 
 
 def _packed(
@@ -296,7 +318,9 @@ def draw_chart(
         height_px: of the chart.
     """
     st.markdown(f"**{title}**", help=meaning)
-    st.vega_lite_chart(data, spec, height=height_px, alt=alt)
+    # Data without a name comes after the chart is mounted, and Vega warns of axes without extent.
+    named = {"data": {"name": "rows"}, "datasets": {"rows": data}}
+    st.vega_lite_chart({**spec, **named}, height=height_px, alt=alt)
 
 
 def draw_welcome() -> None:

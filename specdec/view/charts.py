@@ -19,7 +19,7 @@ from specdec.metrics import Baseline
 from specdec.records import RoundResult, RunSummary
 from specdec.runs.speedup import Speedup
 from specdec.view.palette import DRAFT_COLOR, LINK_COLOR, OTHER_COLOR, VERIFY_COLOR
-from specdec.view.run_view import Point
+from specdec.view.run_view import Change, Point
 from specdec.view.words import percent
 
 Spec = dict[str, Any]
@@ -31,7 +31,7 @@ MAX_POINTS = 120
 
 RED, YELLOW, GREEN = "#ef4444", "#eab308", "#22c55e"
 MEASURED_COLOR, PREDICTED_COLOR = "#22c55e", "#94a3b8"
-_PARTS = {"draft": DRAFT_COLOR, "verify": VERIFY_COLOR, "link": LINK_COLOR, "other": OTHER_COLOR}
+PARTS = {"draft": DRAFT_COLOR, "verify": VERIFY_COLOR, "link": LINK_COLOR, "other": OTHER_COLOR}
 
 
 def gauge_color(rate: float) -> str:
@@ -90,7 +90,7 @@ def gauge_data(rate: float | None) -> Data:
 
 @cache
 def speedup_spec() -> Spec:
-    base = empty_chart("against", "speedup", "end", "text")
+    base = empty_chart("against", "speedup", "label_at", "end", "text")
     rows = alt.Y("against:N").sort(None).title(None).axis(labelLimit=150, labelPadding=8)
     bars = base.mark_bar(height=26, cornerRadiusEnd=3).encode(
         y=rows,
@@ -98,33 +98,32 @@ def speedup_spec() -> Spec:
         color=alt.condition("datum.speedup >= 1", alt.value(GREEN), alt.value(RED)),
     )
     ends = base.mark_point(opacity=0).encode(y=rows, x="end:Q")
-    # At the end of the axis: beside its bar, a figure near 1 would lie on the dashed line.
-    texts = base.mark_text(align="right", fontWeight="bold", color="#808495").encode(
-        y=rows, x="end:Q", text="text:N"
+    texts = base.mark_text(align="left", dx=5, fontWeight="bold", color="#808495").encode(
+        y=rows, x="label_at:Q", text="text:N"
     )
     even = base.mark_rule(strokeDash=[4, 4], color="#808495").encode(x=alt.datum(1))
     return bare_spec(bars + ends + texts + even)
 
 
 def speedup_data(speedup: Speedup | None, has_link: bool) -> Data:
-    """Return one row per measured baseline: over the same link, and without one."""
-    rows: list[tuple[str, float]] = []
-    if speedup:
-        over_link, alone = speedup.over_link.mean, speedup.alone.mean
-        if has_link:
-            rows.append(("one call per token, same link", over_link))
-            rows.append(("target alone, no link", alone))
-        else:
-            rows.append(("target decoding plainly", over_link))
-    end = round_up(1.2 * max([1.5, *(speedup for _, speedup in rows)]), (1, 2, 3, 4, 6, 8, 10))
+    """Return one row per baseline, without a bar where none was measured yet."""
+    names = ["one call per token, same link", "target alone, no link"]
+    times = [speedup.over_link.mean, speedup.alone.mean] if speedup else [0.0, 0.0]
+    if not has_link:
+        names = ["target decoding plainly"]
+    end = round_up(1.3 * max([1.5, *times]), (1, 2, 3, 4, 6, 8, 10))
+    # A figure stands at the end of its bar, or behind the dashed line at 1 if that is further.
     return pd.DataFrame(
-        [(against, speedup, end, f"{speedup:.2f} ×") for against, speedup in rows],
-        columns=["against", "speedup", "end", "text"],
+        [
+            (name, one, max(1.0, one), end, f"{one:.2f} ×" if speedup else "–")
+            for name, one in zip(names, times, strict=False)
+        ],
+        columns=["against", "speedup", "label_at", "end", "text"],
     )
 
 
 _SPEED_COLUMNS = [
-    *("round", "tokens_per_s", "end", "changed", "opacity"),
+    *("round", "tokens_per_s", "so_far", "end", "changed", "change", "opacity"),
     *("baseline", "above", "below"),
 ]
 
@@ -135,9 +134,11 @@ def speed_spec() -> Spec:
     x = alt.X("round:Q").title(None).axis(tickMinStep=1, grid=False)
     y = alt.Y("tokens_per_s:Q").title(None).scale(nice=False, zero=True).axis(tickCount=3)
     line = base.mark_line(strokeWidth=2.5, color=GREEN).encode(x=x, y=y)
+    so_far = base.mark_line(strokeWidth=1.5, color=GREEN, opacity=0.4).encode(x=x, y="so_far:Q")
     ends = base.mark_point(opacity=0).encode(x=x, y="end:Q")
+    shown = alt.Opacity("opacity:Q").scale(None)
     rules = base.mark_rule(strokeDash=[6, 4], strokeWidth=1.5, color="#808495").encode(
-        y="baseline:Q"
+        y="baseline:Q", opacity=shown
     )
     # Above the upper baseline and below the lower one: the line is mostly between them.
     named = [
@@ -147,33 +148,43 @@ def speed_spec() -> Spec:
         for name, dy in (("above", -7), ("below", 9))
     ]
     changes = base.mark_rule(strokeDash=[2, 2], color=DRAFT_COLOR).encode(
-        x="changed:Q", opacity=alt.Opacity("opacity:Q").scale(None)
+        x="changed:Q", opacity=shown
     )
-    return bare_spec(alt.layer(line, ends, rules, *named, changes))
+    said = base.mark_text(align="left", dx=3, dy=6, color=DRAFT_COLOR).encode(
+        x="changed:Q", y=alt.value(0), text="change:N", opacity=shown
+    )
+    return bare_spec(alt.layer(so_far, line, ends, rules, *named, changes, said))
 
 
 def speed_data(
-    points: Sequence[Point], baseline: Baseline | None, has_link: bool, changed: Sequence[int] = ()
+    points: Sequence[Point],
+    baseline: Baseline | None,
+    has_link: bool,
+    changes: Sequence[Change] = (),
 ) -> Data:
-    """Return the rolling tokens per second, thinned out, with the measured baselines.
-
-    `changed` holds the rounds from which on a setting was another one.
-    """
+    """Return tokens per second, rolling and of the run so far, thinned out, with the baselines."""
     rows: list[dict[str, Any]] = [
-        {"round": point.round + 1, "tokens_per_s": point.stats.tokens_per_s}
+        {
+            "round": point.round + 1,
+            "tokens_per_s": point.stats.tokens_per_s,
+            "so_far": point.tokens_per_s,
+        }
         for point in thin_out(points)
-    ]
-    levels = [row["tokens_per_s"] or 0.0 for row in rows]
+    ] or [{"round": 1, "tokens_per_s": 0.0, "so_far": 0.0}]
+    levels = [row[kind] or 0.0 for row in rows for kind in ("tokens_per_s", "so_far")]
     if baseline:
         above, below = ("", "one call per token, same link") if has_link else ("plain decoding", "")
-        rows.append({"baseline": baseline.tokens_per_s, "above": above, "below": below})
+        line = {"baseline": baseline.tokens_per_s, "opacity": 1}
+        rows.append({**line, "above": above, "below": below})
         levels.append(baseline.tokens_per_s)
         if has_link:
             alone = baseline.tokens_per_s_without_link
-            rows.append({"baseline": alone, "above": "target alone, no link", "below": ""})
+            line = {"baseline": alone, "opacity": 1}
+            rows.append({**line, "above": "target alone, no link", "below": ""})
             levels.append(alone)
-    rows += [{"changed": number + 1, "opacity": 1} for number in changed]
-    rows.append({"changed": 1, "opacity": 0})  # Vega warns of a field that is never set
+    rows += [{"changed": one.round + 1, "change": one.words, "opacity": 1} for one in changes]
+    # Unseen, so that axes have an extent before there is anything.
+    rows.append({"changed": 1, "change": "", "baseline": 0.0, "opacity": 0})
     last = points[-1].round + 1 if points else 1
     rows.append({"round": max(10, round_up(last)), "end": round_up(1.1 * max([1.0, *levels]))})
     return pd.DataFrame(rows, columns=_SPEED_COLUMNS)
@@ -187,12 +198,12 @@ def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
 
 @cache
 def latency_spec() -> Spec:
-    base = empty_chart("slot", "part", "ms", "end", "round")
+    base = empty_chart("slot", "part", "ms", "total", "end", "round")
     bars = base.mark_bar().encode(
         x=alt.X("round:O").title(None).axis(labelAngle=0, ticks=False),
         y=alt.Y("ms:Q").title(None).stack("zero").scale(nice=False).axis(tickCount=3),
         color=alt.Color("part:N")
-        .scale(domain=list(_PARTS), range=list(_PARTS.values()))
+        .scale(domain=list(PARTS), range=list(PARTS.values()))
         .legend(orient="top", title=None, symbolSize=60, offset=4, padding=0),
         order=alt.Order("slot:Q"),
         tooltip=[
@@ -202,26 +213,33 @@ def latency_spec() -> Spec:
         ],
     )
     ends = base.mark_point(opacity=0).encode(y="end:Q")
-    return bare_spec(bars + ends)
+    totals = base.mark_text(dy=-6, fontSize=9, color="#808495").encode(
+        x="round:O",
+        y="total:Q",
+        text=alt.condition("datum.total > 0", alt.Text("total:Q", format=".0f"), alt.value("")),
+    )
+    return bare_spec(bars + ends + totals.transform_filter("datum.slot == 0"))
 
 
 def latency_data(rounds: Sequence[RoundResult]) -> Data:
     """Return draft, verify, link and other time of the last ten rounds, in milliseconds."""
-    rows = []
+    rows: list[tuple[int, int, str, float, float]] = []
     last = rounds[-LATENCY_ROUNDS:]
     for result in last:
         verify_s = result.verify_s - result.link_s
         other_s = max(0.0, result.wall_s - result.draft_s - result.verify_s)
         seconds = (result.draft_s, verify_s, result.link_s, other_s)
-        for slot, (part, value_s) in enumerate(zip(_PARTS, seconds, strict=True)):
-            rows.append((result.round + 1, slot, part, 1e3 * value_s))
-    data = pd.DataFrame(rows, columns=["round", "slot", "part", "ms"])
-    return data.assign(end=round_up(1e3 * max((r.wall_s for r in last), default=1e-3)))
+        for slot, (part, value_s) in enumerate(zip(PARTS, seconds, strict=True)):
+            rows.append((result.round + 1, slot, part, 1e3 * value_s, 1e3 * result.wall_s))
+    if not rows:
+        rows.append((1, 0, "draft", 0.0, 0.0))
+    data = pd.DataFrame(rows, columns=["round", "slot", "part", "ms", "total"])
+    return data.assign(end=round_up(1.15e3 * max((r.wall_s for r in last), default=1e-3)))
 
 
 @cache
 def position_spec() -> Spec:
-    base = empty_chart("position", "kind", "rate", "label")
+    base = empty_chart("position", "kind", "rate")
     x = alt.X("position:O").title("position in the draft").axis(labelAngle=0)
     y = alt.Y("rate:Q").title("accepted up to here").scale(domain=[0, 1]).axis(format="%")
     kinds = (
@@ -240,7 +258,12 @@ def position_spec() -> Spec:
         .encode(x=x, y=y, color=kinds, tooltip=tooltip)
         .transform_filter("datum.kind == 'predicted'")
     )
-    return bare_spec(bars + line)
+    named = (
+        base.mark_text(dy=-7, color="#808495", fontSize=10)
+        .encode(x=x, y=y, text=alt.Text("rate:Q", format=".0%"))
+        .transform_filter("datum.kind == 'measured'")
+    )
+    return bare_spec(bars + line + named)
 
 
 def position_data(summary: RunSummary, alpha: float | None) -> Data:
@@ -260,12 +283,16 @@ def position_data(summary: RunSummary, alpha: float | None) -> Data:
 @cache
 def histogram_spec() -> Spec:
     base = empty_chart("length", "rounds")
+    x = alt.X("length:O").title("accepted tokens in a round").axis(labelAngle=0)
     bars = base.mark_bar(color=MEASURED_COLOR).encode(
-        x=alt.X("length:O").title("accepted tokens in a round").axis(labelAngle=0),
+        x=x,
         y=alt.Y("rounds:Q").title("rounds").axis(tickMinStep=1),
         tooltip=["length:O", "rounds:Q"],
     )
-    return bare_spec(bars)
+    named = base.mark_text(dy=-7, color="#808495", fontSize=10).encode(
+        x=x, y="rounds:Q", text="rounds:Q"
+    )
+    return bare_spec(bars + named)
 
 
 def histogram_data(summary: RunSummary) -> Data:

@@ -5,21 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from specdec.records import FinishReason, RunSummary
+from specdec.records import FinishReason, RunSummary, TokenStatus
 from specdec.runs.run import Run
 from specdec.runs.speedup import MIN_CALLS, Speedup, interval_words, speedup_of
+from specdec.view.palette import LOOKS
 from specdec.view.text import escape_attribute
 from specdec.view.words import percent
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that can be read across a room; `unit` says what of, `meaning` defines it."""
+    """A number that can be read across a room; `unit` says what of, `meaning` defines it.
+
+    `segments` is how full each piece of a bar below it is, from 0 to 1.
+    """
 
     value: str
     unit: str
     meaning: str
     interval: str = ""
+    segments: tuple[float, ...] = ()
 
 
 def figures(
@@ -58,7 +63,9 @@ def figures(
             _number(per_call, 2),
             f"tokens per target call, of {max_tokens_per_call} possible",
             "Measured: all tokens written over all calls of the target. Plain decoding has 1; "
-            "more than the drafted tokens and one of the target's own cannot be.",
+            "more than the drafted tokens and one of the target's own cannot be. The bar has one "
+            "piece for each token that is possible.",
+            segments=_segments(per_call, max_tokens_per_call),
         ),
         Figure(
             percent(rate),
@@ -72,12 +79,16 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def _segments(filled: float | None, count: int) -> tuple[float, ...]:
+    return tuple(min(1.0, max(0.0, (filled or 0.0) - place)) for place in range(count))
+
+
 def figures_html(strip: tuple[Figure, ...]) -> str:
     """Return the strip as HTML of a height that no value changes."""
     cells = "".join(
         f'<div class="figure" title="{escape_attribute(one.meaning)}"><b>{escape(one.value)}'
         f"{_small(one.interval)}</b>"
-        f"<span>{escape(one.unit)}</span></div>"
+        f"<span>{escape(one.unit)}</span>{_bar(one.segments)}</div>"
         for one in strip
     )
     return f'<div class="figures">{cells}</div>'
@@ -85,6 +96,11 @@ def figures_html(strip: tuple[Figure, ...]) -> str:
 
 def _small(interval: str) -> str:
     return f" <small>{escape(interval)}</small>" if interval else ""
+
+
+def _bar(segments: tuple[float, ...]) -> str:
+    pieces = "".join(f'<i style="--full:{full:.1%}"></i>' for full in segments)
+    return f'<div class="segments">{pieces}</div>' if segments else ""
 
 
 def verdict(run: Run, link: str) -> str:
@@ -117,16 +133,19 @@ def _law(run: Run) -> str:
     return f"The text follows the target’s own distribution{within}."
 
 
-STYLE = """
-.figures {display: grid; grid-template-columns: repeat(4, 1fr); gap: 0.75rem; height: 4.1rem;
-  overflow: hidden}
-.figure {line-height: 1.15; cursor: help; min-width: 0}
-.figure b {display: block; font-size: 34px; font-weight: 700; white-space: nowrap;
-  font-variant-numeric: tabular-nums}
-.figure small {font-size: 0.95rem; font-weight: 500; opacity: 0.8}
-.figure span {font-size: 0.8rem; opacity: 0.75; display: block; white-space: nowrap;
-  overflow: hidden; text-overflow: ellipsis}
-@media (max-width: 640px) {
-  .figures {grid-template-columns: repeat(2, 1fr); height: auto}
-}
+STYLE = f"""
+.figures {{display: grid; grid-template-columns: repeat(4, 1fr); gap: 0.75rem; height: 4.4rem;
+  overflow: hidden}}
+.figure {{line-height: 1.15; cursor: help; min-width: 0}}
+.figure b {{display: block; font-size: 34px; font-weight: 700; white-space: nowrap;
+  font-variant-numeric: tabular-nums}}
+.figure small {{font-size: 0.95rem; font-weight: 500; opacity: 0.8}}
+.figure span {{font-size: 0.8rem; opacity: 0.75; display: block; white-space: nowrap;
+  overflow: hidden; text-overflow: ellipsis}}
+.segments {{display: flex; gap: 2px; height: 8px; margin-top: 4px; max-width: 16rem}}
+.segments i {{flex: 1; border-radius: 2px; background: linear-gradient(to right,
+  {LOOKS[TokenStatus.ACCEPTED].color} var(--full), #94a3b855 var(--full))}}
+@media (max-width: 640px) {{
+  .figures {{grid-template-columns: repeat(2, 1fr); height: auto}}
+}}
 """

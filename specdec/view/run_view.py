@@ -14,10 +14,36 @@ from specdec.view.text import TokenText
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The rolling window as it stood after one round."""
+    """The rolling window as it stood after one round, and the pace of the run so far."""
 
     round: int
     stats: WindowStats
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was set anew in mid-run, in a few words, and the first round that ran with it."""
+
+    round: int
+    words: str
+
+    @classmethod
+    def between(cls, before: RoundResult, after: RoundResult) -> Change | None:
+        """Return what is different in the settings of two rounds, if anything is."""
+        old, new = before.settings, after.settings
+        said = []
+        if new.num_draft_tokens not in (None, old.num_draft_tokens):
+            said.append(f"K {new.num_draft_tokens}")
+        if old.policy != new.policy:
+            said.append(f"policy {new.policy}")
+        if old.temperature != new.temperature:
+            said.append(f"temperature {new.temperature:g}")
+        if (old.top_k, old.top_p) != (new.top_k, new.top_p):
+            said.append(f"top-k {new.top_k}, top-p {new.top_p:g}")
+        if old.drafter != new.drafter:
+            said.append(new.drafter)
+        return cls(after.round, ", ".join(said)) if said else None
 
 
 class RunView:
@@ -38,8 +64,7 @@ class RunView:
         self._totals = Totals()
         self.summary = self._totals.summary()
         """The totals of the rounds so far; the engine's own once it has ended."""
-        self.changes: list[int] = []
-        """The rounds from which on a setting was another one."""
+        self.changes: list[Change] = []
         self.text = TokenText(text_of)
         self._window = RollingWindow()
 
@@ -61,12 +86,13 @@ class RunView:
                 self.pending = frame.event
             case RoundResult():
                 self.pending = None
-                if self.rounds and self.rounds[-1].settings != frame.event.settings:
-                    self.changes.append(frame.event.round)
+                if self.rounds and (change := Change.between(self.rounds[-1], frame.event)):
+                    self.changes.append(change)
                 self.rounds.append(frame.event)
                 self._totals.add(frame.event)
                 self.summary = self._totals.summary()
-                self.points.append(Point(frame.event.round, self._window.add(frame.event)))
+                stats = self._window.add(frame.event)
+                self.points.append(Point(frame.event.round, stats, self.summary.tokens_per_s))
                 self.text.push(frame.event.tokens, frame.pieces, frame.event.round + 1)
             case RunSummary():
                 self.pending = None

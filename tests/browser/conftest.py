@@ -78,7 +78,11 @@ def open_tab(chromium, server):
         tab.on("pageerror", lambda error: watch.errors.append(str(error)))
         tab.on(
             "console",
-            lambda line: watch.errors.append(line.text) if line.type == "error" else None,
+            lambda line: (
+                watch.errors.append(line.text)
+                if line.type == "error" or "Infinite extent" in line.text
+                else None
+            ),
         )
         context.on(
             "request",

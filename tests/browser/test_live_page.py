@@ -72,7 +72,7 @@ SCENE = [
 
 
 def test_the_scene_is_one_screen_and_nothing_of_it_moves_when_the_run_ends(open_tab):
-    tab = open_tab("max_tokens=1024", height=800)
+    tab = open_tab("max_tokens=1024&k=3", height=800)
     generate(tab)
     tab.wait_for_selector(".tk", timeout=30_000)
     poll(tab, lambda: tab.locator("[data-testid=stVegaLiteChart]").count() >= 3)
@@ -89,7 +89,8 @@ def test_the_scene_is_one_screen_and_nothing_of_it_moves_when_the_run_ends(open_
         assert all(abs(was[side] - now[side]) <= 4 for side in was), part
     sizes = "[...document.querySelectorAll('.figure b')].map(e => getComputedStyle(e).fontSize)"
     assert [float(size[:-2]) >= 32 for size in tab.evaluate(sizes)] == [True] * 4
-    assert all("–" not in one for one in tab.locator(".figure b").all_inner_texts())
+    assert all(one[0].isdigit() for one in tab.locator(".figure b").all_inner_texts())
+    assert tab.locator(".figure .segments i").count() == tab.locator(".segments").count() * 4
 
 
 def test_stop_ends_a_run_and_keeps_its_text(open_tab, server):

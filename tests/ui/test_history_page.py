@@ -105,7 +105,7 @@ def test_one_run_is_shown_with_its_figures_files_and_panels(page, store, folder)
     assert {metric.label for metric in page.metric} >= {"Tokens per second", "Tokens written"}
     assert len(page.get("download_button")) == len(EXPORTS)
     assert page.get("component_instance")
-    assert len(page.get("vega_lite_chart")) == 7
+    assert len(page.get("vega_lite_chart")) == 8
 
 
 def test_a_saved_run_is_studied_like_one_that_has_just_ended(page, store, folder):

@@ -57,7 +57,7 @@ def test_a_run_shows_tree_text_charts_and_totals(page):
     assert "Finished" in said
     assert "drafted tokens accepted" in said
     assert "the median of 32 calls, measured before and after this run" in said
-    assert len(page.get("vega_lite_chart")) == 8
+    assert len(page.get("vega_lite_chart")) == 9
     nodes = json.loads(json.loads(tree(page)[-1].proto.json_args)["data"])["nodes"]
     drawn = {node["id"] for node in nodes}
     for result in live.run.rounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from specdec.metrics import Baseline, Totals
 from specdec.runs.noise import Interval
 from specdec.runs.speedup import Speedup
-from specdec.view import charts
-from specdec.view.run_view import RunView
+from specdec.view import charts, lanes_chart
+from specdec.view.run_view import Change, RunView
 from tests.made_runs import record, tiny_events
 
 SPECS = ["gauge", "speedup", "speed", "latency", "position", "histogram"]
@@ -65,7 +66,9 @@ def test_each_speed_up_names_its_baseline():
     }
     alone = charts.speedup_data(speedup, has_link=False)
     assert list(alone["against"]) == ["target decoding plainly"]
-    assert charts.speedup_data(None, has_link=True).empty
+    nothing = charts.speedup_data(None, has_link=True)
+    assert list(nothing["speedup"]) == [0.0, 0.0]
+    assert list(nothing["text"]) == ["–", "–"]
 
 
 def test_the_parts_of_a_round_add_up_to_its_wall_time(view):
@@ -78,16 +81,43 @@ def test_the_parts_of_a_round_add_up_to_its_wall_time(view):
 
 def test_the_speed_curve_keeps_its_last_point_and_marks_changes(view):
     baseline = Baseline(num_tokens=10, decode_s=2.0, link_s=1.0)
-    data = charts.speed_data(view.points, baseline, True, [2])
+    data = charts.speed_data(view.points, baseline, True, [Change(2, "K 5")])
     assert data["round"].dropna().max() >= len(view.rounds)
-    named = data.dropna(subset="baseline")
+    named = data[(data["opacity"] == 1) & data["baseline"].notna()]
     assert list(named["baseline"]) == [5.0, 10.0]
     # A missing text would be drawn as "null".
     assert list(named["above"] + named["below"]) == [
         "one call per token, same link",
         "target alone, no link",
     ]
-    assert list(data[data["opacity"] == 1]["changed"]) == [3]
+    assert data[(data["opacity"] == 1) & data["changed"].notna()][
+        ["changed", "change"]
+    ].values.tolist() == [[3, "K 5"]]
+    assert data["so_far"].dropna().iloc[-1] == pytest.approx(view.summary.tokens_per_s)
+
+
+def test_axes_have_an_extent_before_the_first_round():
+    speed = charts.speed_data([], None, has_link=False)
+    assert speed[["round", "tokens_per_s", "so_far", "end"]].notna().any().all()
+    assert charts.latency_data([])[["ms", "end"]].notna().all().all()
+
+
+def test_a_change_of_a_setting_is_said_in_words_at_its_round(view):
+    before, after = view.rounds[0], view.rounds[1]
+    assert Change.between(before, after) is None
+    warmer = dataclasses.replace(after, temperature=0.25, num_draft_tokens=7)
+    assert Change.between(before, warmer) == Change(1, "K 7, temperature 0.25")
+
+
+def test_the_lanes_of_a_run_follow_each_other_and_fill_its_rounds(view):
+    data = lanes_chart.lanes_data(view.rounds)
+    for result in view.rounds:
+        pieces = data[data["round"] == result.round + 1]
+        assert pieces["ms"].sum() == pytest.approx(1e3 * result.wall_s)
+        assert list(pieces["begin_s"][1:]) == list(pieces["end_s"][:-1])
+        drafting = pieces[pieces["part"] == "draft"]["ms"].sum()
+        assert drafting == pytest.approx(1e3 * min(result.draft_s, result.wall_s))
+    assert lanes_chart.lanes_spec() is lanes_chart.lanes_spec()
 
 
 @given(st.integers(0, 2000))

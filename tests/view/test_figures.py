@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from specdec.records import FinishReason
-from specdec.view.figures import verdict
+from specdec.view.figures import figures, figures_html, verdict
 from tests.made_runs import tiny_run
 
 OWN, ALONE = "The text follows the target’s own distribution", "The text is what the target alone"
@@ -51,3 +51,15 @@ def test_a_run_that_failed_has_no_verdict(tmp_path):
     run = tiny_run(tmp_path)
     failed = replace(run.summary, finish_reason=FinishReason.ERROR, error="The server is gone.")
     assert verdict(replace(run, summary=failed), "") == ""
+
+
+@pytest.mark.parametrize(("possible", "pieces"), [(1, 1), (4, 4), (17, 17)])
+def test_tokens_per_call_fill_a_bar_with_a_piece_for_each_that_is_possible(
+    tmp_path, possible, pieces
+):
+    summary = tiny_run(tmp_path).summary
+    strip = figures(summary, None, max_tokens_per_call=possible, link="")
+    [bar] = [one.segments for one in strip if one.segments]
+    assert len(bar) == pieces
+    assert sum(bar) == pytest.approx(min(possible, summary.tokens_per_target_call))
+    assert figures_html(strip).count("<i ") == pieces

@@ -125,6 +125,7 @@ def _draw(player: Player, identity: str) -> None:
     panels.draw_row(panels.speed(view, run.baseline, link=link))
     panels.draw_row(panels.acceptance(view))
     if not player.is_playing:
+        panels.draw_lanes(view, link=link)
         study.draw(run, identity, link=link)
 
 

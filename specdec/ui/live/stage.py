@@ -126,6 +126,8 @@ def _draw_scene(
     with watch("charts"):
         panels.draw_row((gauges[1], *acceptance))
     _draw_baseline(live, link)
+    if final:
+        panels.draw_lanes(view, link=link)
     if over and live.run is not None:
         study.draw(live.run, live.run.started_at, link=link, live=live)
 
