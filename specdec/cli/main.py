@@ -45,7 +45,11 @@ from specdec.saved.trace import write_trace
 from specdec.settings import AUTO, BACKENDS, RunConfig, Settings, default_draft, variables
 from specdec.targets.server.faults import Waiting
 from specdec.targets.server.remote import RemoteTarget
-from specdec.targets.server.streaming import measure_streaming, streaming_verdict
+from specdec.targets.server.streaming import (
+    measure_streaming,
+    speculation_words,
+    streaming_verdict,
+)
 
 CHECK_PROMPT = "What is the capital of France?"
 CHECK_TOKENS = 8
@@ -318,6 +322,8 @@ def _compare_streaming(target: RemoteTarget, run: Run, screen: Console) -> None:
         screen.print(Text(printable(f"Its streaming could not be timed. {error}")))
     else:
         screen.print(streaming_verdict(speed, streaming))
+        if streaming.speculation is not None:
+            screen.print(speculation_words(streaming.speculation))
 
 
 def _follow(performance: Performance, screen: Console | None) -> Exception | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import zip_longest
 from typing import Any
 
-from specdec.lab.plan import Arm, Plan
+from specdec.lab.plan import OWN_SERVER, Arm, Plan
 from specdec.lab.predict import is_predictable
 from specdec.lab.results import Condition, Measured, Outcome, Results
 from specdec.metrics import Baseline
@@ -183,7 +183,8 @@ def _times(one: Outcome) -> str:
 
 
 def _arm_words(arm: Arm) -> str:
-    return arm.label if arm.is_plain else f"{arm.label} with K = {arm.num_draft_tokens}"
+    has_no_k = arm.is_plain or arm.draft == OWN_SERVER
+    return arm.label if has_no_k else f"{arm.label} with K = {arm.num_draft_tokens}"
 
 
 def _turns(advice: Advice) -> list[str]:

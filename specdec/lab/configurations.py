@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from specdec.drafters.ngram import NgramDrafter
-from specdec.lab.plan import Arm, Plan
+from specdec.lab.plan import OWN_SERVER, Arm, Plan
 from specdec.models.fetch.known import KNOWN_MODELS, KnownModel
 from specdec.pair import DRAFT_STRATEGIES
 from specdec.records import FIXED_POLICY
@@ -60,6 +60,8 @@ def _refusal(arm: Arm, kinds: str) -> str:
     """
     if arm.is_plain:
         return "Plain decoding needs no configuration: leave speculation out."
+    if arm.draft == OWN_SERVER:
+        return "The server is fastest as it is: leave its own settings alone."
     if arm.draft in _SHIPPED:
         return (
             "The shipped draft writes a part of the vocabulary only, which no other server reads; "
@@ -208,6 +210,8 @@ def _transformers(plan: Plan, arm: Arm) -> Configuration:
 
 
 def _own(plan: Plan, arm: Arm) -> Configuration:
+    if arm.draft == OWN_SERVER:
+        return Configuration("SpeculatoViz", ".env of this version", "", _refusal(arm, ""))
     values = {
         "TARGET_MODEL": plan.target,
         "DRAFT_MODEL": arm.draft,

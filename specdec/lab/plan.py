@@ -16,10 +16,12 @@ from specdec.block import TOKEN_RULE
 from specdec.errors import SettingsError
 from specdec.lab.prompts import MAX_PROMPTS, Prompt
 from specdec.records import FIXED_POLICY
-from specdec.settings import DEFAULT_MODEL, RunConfig
+from specdec.settings import DEFAULT_MODEL, RunConfig, is_endpoint
 
 MAX_CELLS = 100_000
 PLAIN = "none"
+OWN_SERVER = "server"
+"""The draft of a target behind a server that streams by itself, speculating or not."""
 _NO_PART_OF_CELLS = ("name", "budget_minutes", "stops_early", "predicts", "file", "num_from_file")
 
 
@@ -40,6 +42,8 @@ class Arm:
     @property
     def label(self) -> str:
         """Return the arm's name without K."""
+        if self.draft == OWN_SERVER:
+            return "the server's own streaming"
         parts = [self.draft, self.tree and f"tree {self.tree}"]
         parts += [self.policy if self.policy != FIXED_POLICY else ""]
         parts += [f"{self.rule} rule" if self.rule != TOKEN_RULE else ""]
@@ -87,6 +91,8 @@ class Strategy:
 
     @property
     def arms(self) -> list[Arm]:
+        if self.draft == OWN_SERVER:  # which has a K of its own
+            return [Arm(OWN_SERVER, 0)]
         return [Arm(self.draft, k, self.tree, self.policy, self.rule) for k in self.k]
 
 
@@ -140,6 +146,11 @@ class Plan:
             raise SettingsError(
                 f"The plan has {self.num_cells:,} cells, and more than {MAX_CELLS:,} are too many: "
                 "take fewer prompts, arms or conditions."
+            )
+        if any(arm.draft == OWN_SERVER for arm in self.arms) and not is_endpoint(self.target):
+            raise SettingsError(
+                f"The draft {OWN_SERVER!r} is a server's own streaming, and {self.target!r:.60} is "
+                "no server."
             )
         for arm, temperature, rtt_ms in product(self.arms, self.temperatures, self.rtt_ms):
             self.config(Cell(self.prompts[0], arm, temperature, rtt_ms, self.seeds[0]))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from specdec.lab.plan import Arm, Cell, Plan
+from specdec.lab.plan import OWN_SERVER, Arm, Cell, Plan
 from specdec.lab.results import Measured, Results
 from specdec.metrics import Baseline
 from specdec.runs.worth import Outlook, outlook
@@ -40,7 +40,7 @@ class Check:
 
 def is_predictable(arm: Arm) -> bool:
     """Say whether the formula holds for an arm: a chain of a K that stands, or no draft."""
-    return arm == Arm(arm.draft, arm.num_draft_tokens)
+    return arm == Arm(arm.draft, arm.num_draft_tokens) and arm.draft != OWN_SERVER
 
 
 def cells_to_measure(plan: Plan) -> list[Cell]:

@@ -20,7 +20,8 @@ from statistics import fmean, median
 from typing import TypeVar
 
 from specdec.errors import SpecdecError
-from specdec.lab.plan import Arm, Cell, Plan
+from specdec.lab.own_server import stream_run
+from specdec.lab.plan import OWN_SERVER, Arm, Cell, Plan
 from specdec.lab.predict import cells_to_measure
 from specdec.lab.results import Condition, Measured, Results
 from specdec.pair import Load, load_model
@@ -199,6 +200,8 @@ class SweepRunner:
 
     def _make(self, cell: Cell, max_tokens: int) -> Run:
         config = replace(self.plan.config(cell), max_tokens=max_tokens)
+        if cell.arm.draft == OWN_SERVER:
+            return stream_run(config, cell.prompt.text, self._load)
         performance = Performance(config, cell.prompt.text, load=self._load, with_baseline=False)
         with closing(performance.frames()) as frames:
             for _ in frames:

@@ -120,6 +120,19 @@ class Connection:
         except PassingError as failure:
             raise failure.error from None
 
+    def get_text(self, path: str) -> str:
+        """Ask once for `path`, which answers in plain text.
+
+        Raises:
+            ServerFault: there is no usable answer.
+        """
+        limit_s = self.endpoint.read_timeout_s
+        try:
+            with self._answer("GET", path, None, LISTING, limit_s) as (_, chunks):
+                return b"".join(chunks).decode("utf-8", "replace")
+        except PassingError as failure:
+            raise failure.error from None
+
     def post(self, path: str, body: Mapping[str, Any], on_wait: OnWait | None = None) -> Reply:
         """Send `body` as JSON to `path`, repeat what may pass, and return the answer.
 

@@ -8,14 +8,17 @@ speculates against a server should know by how much.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from specdec.errors import TargetError
+from specdec.records import percent
 from specdec.sampling import Sampler
 from specdec.targets.server.faults import HttpError
+from specdec.targets.server.own_speculation import OwnSpeculation, read_counters
 from specdec.targets.server.reader import Value
 from specdec.targets.server.remote import RemoteTarget
+from specdec.targets.server.servers import SERVERS
 from specdec.targets.server.wire import COMPLETIONS_PATH
 
 _MAX_SURPLUS = 16
@@ -27,13 +30,16 @@ class StreamingBaseline:
     """One streamed answer: `wall_s` from sending the prompt to the last token.
 
     `counted_by` is "server" where it told the number of tokens, otherwise "tokenizer": then the
-    text was encoded again, which may count a few more or less.
+    text was encoded again, which may count a few more or less. `text` is what was written, and
+    `speculation` what the server counted of its own, where it does and nobody else was served.
     """
 
     num_tokens: int
     ttft_s: float
     wall_s: float
     counted_by: str
+    text: str = ""
+    speculation: OwnSpeculation | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -56,12 +62,20 @@ def measure_streaming(
         "top_p": sampler.top_p,
         "stream": True,
     }
+    speaks = SERVERS["vllm"].title in target.capabilities.server
+    before = read_counters(target.connection) if speaks else None
     try:
-        return _measure(target, request | {"stream_options": {"include_usage": True}})
+        measured = _measure(target, request | {"stream_options": {"include_usage": True}})
     except HttpError as error:
         if error.status not in (400, 422):
             raise
-        return _measure(target, request)
+        measured = _measure(target, request)
+    if before is None or (after := read_counters(target.connection)) is None:
+        return measured
+    counted = after.since(before)
+    if counted is None or not counted.num_drafts or not counted.explains(measured.num_tokens):
+        return measured
+    return replace(measured, speculation=counted)
 
 
 def _measure(target: RemoteTarget, request: Mapping[str, Any]) -> StreamingBaseline:
@@ -88,6 +102,7 @@ def _measure(target: RemoteTarget, request: Mapping[str, Any]) -> StreamingBasel
         ttft_s=arrivals_s[0],
         wall_s=arrivals_s[-1],
         counted_by="server" if told else "tokenizer",
+        text=text,
     )
 
 
@@ -100,6 +115,20 @@ def _piece(choice: Value) -> str | None:
     """Return the text of an event, None for one without a token."""
     text = choice["text"].text() if choice.get("text") else ""
     return text if text or choice.get("token_ids") else None
+
+
+def speculation_words(counted: OwnSpeculation) -> str:
+    """Say what a server did by itself while it streamed."""
+    rates = ", ".join(
+        percent(accepted / counted.num_drafts) for accepted in counted.accepted_per_pos
+    )
+    return (
+        f"The server speculated by itself meanwhile: {counted.num_accepted_tokens} of "
+        f"{counted.num_draft_tokens} drafted tokens accepted "
+        f"({percent(counted.draft_acceptance_rate)}), "
+        f"{counted.mean_acceptance_length:.2f} tokens per step; by position {rates} "
+        "(its own /metrics, before and after)."
+    )
 
 
 def streaming_verdict(tokens_per_s: float, streaming: StreamingBaseline) -> str:

@@ -10,7 +10,12 @@ from specdec.live.shelf import ModelShelf
 from specdec.settings import RunConfig
 from specdec.targets.server.endpoints import find_endpoint
 from specdec.targets.server.remote import RemoteTarget
-from specdec.targets.server.streaming import StreamingBaseline, measure_streaming, streaming_verdict
+from specdec.targets.server.streaming import (
+    StreamingBaseline,
+    measure_streaming,
+    speculation_words,
+    streaming_verdict,
+)
 from specdec.view import words
 
 
@@ -69,6 +74,8 @@ def _draw_streaming(config: RunConfig, live: LiveRun | None) -> None:
         f"Streaming by itself: {streaming.tokens_per_s:.1f} tokens/s over {streaming.num_tokens} "
         f"tokens, the first after {streaming.ttft_s:.2f} s (measured)."
     )
+    if streaming.speculation is not None:
+        st.caption(words.plain(speculation_words(streaming.speculation)))
     run = None if live is None else live.run
     if run is not None and live is not None and live.config.target == config.target:
         speed = run.summary.tokens_per_s
