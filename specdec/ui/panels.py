@@ -19,7 +19,7 @@ from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.runs.speedup import measure_speedup
-from specdec.view import charts, figures, lanes_chart, words
+from specdec.view import charts, figures, lanes_chart, pace, words
 from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
 from specdec.view.palette import LOOKS
 from specdec.view.playback import Charts
@@ -31,15 +31,15 @@ from specdec.view.window import live_picture
 
 ICON = Path(__file__).parent / "icon.png"
 TREE_HEIGHT_PX = 220
-TEXT_HEIGHT_PX = 176
+TEXT_HEIGHT_PX = 150
 GAUGE_HEIGHT_PX = 100
-SMALL_CHART_HEIGHT_PX = 124
+SMALL_CHART_HEIGHT_PX = 118
 LANES_HEIGHT_PX = 190
 
 
 def draw_style() -> None:
     """Send the page's one style sheet."""
-    st.html(f"<style>{STYLE}{figures.STYLE}{SCENE_STYLE}</style>")
+    st.html(f"<style>{STYLE}{figures.STYLE}{pace.STYLE}{SCENE_STYLE}</style>")
 
 
 def draw_navigation() -> None:
@@ -112,7 +112,7 @@ def draw_figures(
 
 def draw_verdict(said: str) -> None:
     """Say in a line that is there from the start what is happening, or what came of it."""
-    st.html(f'<div class="verdict">{escape(said) or "&nbsp;"}</div>')
+    st.html(f'<div class="verdict" title="{escape(said)}"><span>{escape(said)}</span></div>')
 
 
 def draw_arrival(arrival: Arrival) -> None:
@@ -152,10 +152,11 @@ def draw_final_tree(picture: Picture, key: str) -> str | None:
     return clicked if isinstance(clicked, str) else None
 
 
-def draw_text(view: RunView) -> None:
-    """Draw the answer so far, with the facts of the token pointed at below it."""
-    with st.container(key="answer", border=True):
+def draw_text(view: RunView, baseline: Baseline | None) -> None:
+    """Draw the answer so far, and where plain decoding would be by now."""
+    with st.container(key="answer", border=True, gap=None):
         _draw_chunks(view, "answer_text", TEXT_HEIGHT_PX, border=False)
+        st.html(pace.pace_html(pace.plain_pace(view, baseline), view.text))
 
 
 def draw_race_text(view: RunView, key: str, height_px: int) -> None:

@@ -184,7 +184,8 @@ def speed_data(
             levels.append(alone)
     rows += [{"changed": one.round + 1, "change": one.words, "opacity": 1} for one in changes]
     # Unseen, so that axes have an extent before there is anything.
-    rows.append({"changed": 1, "change": "", "baseline": 0.0, "opacity": 0})
+    unseen = {"changed": 1, "change": "", "baseline": 0.0, "above": "", "below": "", "opacity": 0}
+    rows.append(unseen)
     last = points[-1].round + 1 if points else 1
     rows.append({"round": max(10, round_up(last)), "end": round_up(1.1 * max([1.0, *levels]))})
     return pd.DataFrame(rows, columns=_SPEED_COLUMNS)

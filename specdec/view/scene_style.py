@@ -16,12 +16,12 @@ SCENE_STYLE = """
 .status .details {flex: 1; min-width: 0; white-space: nowrap; overflow: hidden;
   text-overflow: ellipsis; opacity: 0.8}
 .status .legend {flex-wrap: nowrap; white-space: nowrap; gap: 0.2rem 0.8rem; font-size: 0.8rem}
-.verdict {height: 1.6rem; line-height: 1.6rem; font-weight: 600; white-space: nowrap;
-  overflow: hidden; text-overflow: ellipsis}
+.verdict {height: 2.5rem; line-height: 1.25rem; font-weight: 600; overflow: hidden;
+  display: flex; align-items: center}
 .st-key-transport {height: 2.75rem}
 @media (max-width: 640px) {
   .status {flex-wrap: wrap; height: auto} .status .legend {flex-wrap: wrap}
-  .verdict {height: 3.2rem; white-space: normal}
+  .verdict {height: 3.75rem}
   .st-key-transport {height: auto}
 }
 """

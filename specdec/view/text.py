@@ -9,6 +9,7 @@ buttons float at no size: they break no word and, unlike positioned ones, cost n
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from html import escape
 
@@ -36,6 +37,7 @@ class TokenText:
         self._text_of = text_of
         self._open: list[str] = []
         self._waiting: list[str] = []
+        self._ends: list[int] = []
 
     def push(
         self, records: Sequence[TokenRecord], pieces: Sequence[str], round_number: int
@@ -47,8 +49,8 @@ class TokenText:
             pieces: the text that became complete with each.
             round_number: counted from 1.
         """
-        self.num_tokens += len(records)
         for record, piece in zip(records, pieces, strict=True):
+            self.num_tokens += 1
             facts = token_facts(record, round_number, self._text_of)
             if piece:
                 facts = "\n\n".join([*self._waiting, facts])
@@ -57,7 +59,7 @@ class TokenText:
             elif (token := self._text_of(record.token_id)).startswith(HALF_CHARACTER):
                 self._waiting.append(facts)
             else:
-                self._open.append(_mark(token, facts))
+                self._open.append(_mark(token, facts, self._number()))
             self.plain += piece
 
     def end(self, rest: str) -> None:
@@ -80,8 +82,18 @@ class TokenText:
             )
         return "".join(self._open) + ghosts
 
+    def label_after(self, num_tokens: int) -> int | None:
+        """Return the number, the `data-n`, of the first label behind so many tokens."""
+        place = bisect_right(self._ends, num_tokens)
+        return self._ends[place] if place < len(self._ends) else None
+
+    def _number(self) -> int:
+        """Return the number of the next label: that of the last token in it."""
+        self._ends.append(self.num_tokens)
+        return self.num_tokens
+
     def _append(self, piece: str, status: TokenStatus, facts: str) -> None:
-        self._open.append(_span(piece, status, facts))
+        self._open.append(_span(piece, status, facts, self._number()))
         if len(self._open) >= CHUNK_TOKENS:
             self.chunks.append("".join(self._open))
             self._open.clear()
@@ -98,17 +110,18 @@ def _first_chain(candidates: Sequence[TokenRecord]) -> list[TokenRecord]:
     return chain
 
 
-def _span(text: str, status: TokenStatus, facts: str) -> str:
+def _span(text: str, status: TokenStatus, facts: str, number: int | None = None) -> str:
+    numbered = "" if number is None else f' data-n="{number}"'
     return (
-        f'<label class="tk {status}" data-f="{escape_attribute(facts)}">'
+        f'<label class="tk {status}"{numbered} data-f="{escape_attribute(facts)}">'
         f'<input type="radio" name="tk">{escape(text.translate(SHOWN_CONTROLS))}</label>'
     )
 
 
-def _mark(token: str, facts: str) -> str:
+def _mark(token: str, facts: str, number: int) -> str:
     """Return a control token: shown as a mark, no part of the text."""
     return (
-        f'<label class="tk mark" data-f="{escape_attribute(facts)}">'
+        f'<label class="tk mark" data-n="{number}" data-f="{escape_attribute(facts)}">'
         f'<input type="radio" name="tk">{escape(visible(token))}</label>'
     )
 

@@ -59,7 +59,7 @@ def test_the_text_of_the_html_is_the_text_of_the_model(pieces):
     spans = Spans(html_of(text))
     assert spans.text == text.plain.translate(SHOWN_CONTROLS)
     assert set(spans.tags) <= {"label", "input"}
-    assert {name for name, _ in spans.attributes} <= {"class", "data-f", "type", "name"}
+    assert {name for name, _ in spans.attributes} <= {"class", "data-f", "data-n", "type", "name"}
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

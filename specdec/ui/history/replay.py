@@ -118,7 +118,7 @@ def _draw(player: Player, identity: str) -> None:
     panels.draw_live_tree(view)
     left, right = st.columns([3, 2])
     with left:
-        panels.draw_text(view)
+        panels.draw_text(view, run.baseline)
         st.caption(words.plain(words.totals(view.summary)))
     with right:
         panels.draw_column(panels.gauges(view, run.baseline, link=link))

@@ -114,7 +114,7 @@ def _draw_scene(
         with watch("tree"):
             _draw_tree(live, view)
         with watch("text"):
-            panels.draw_text(view)
+            panels.draw_text(view, made.baseline)
     with right, watch("charts"):
         panels.draw_column((gauges[0], *speed))
     st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
