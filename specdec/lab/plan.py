@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import product
 
 from specdec.block import TOKEN_RULE
@@ -66,17 +67,26 @@ class Cell:
     @property
     def key(self) -> str:
         """Return the cell as one line of JSON."""
-        return json.dumps(
-            {
-                "prompt": self.prompt.mark,
-                "class": self.prompt.kind,
-                **asdict(self.arm),
-                "temperature": self.temperature,
-                "rtt_ms": self.rtt_ms,
-                "seed": self.seed,
-            },
-            ensure_ascii=False,
-        )
+        return _key_of(self)
+
+
+@lru_cache(maxsize=MAX_CELLS)
+def _key_of(cell: Cell) -> str:
+    """Name a cell; a page asks for all of them again and again."""
+    arm = cell.arm
+    facts = {
+        "prompt": cell.prompt.mark,
+        "class": cell.prompt.kind,
+        "draft": arm.draft,
+        "num_draft_tokens": arm.num_draft_tokens,
+        "tree": arm.tree,
+        "policy": arm.policy,
+        "rule": arm.rule,
+        "temperature": cell.temperature,
+        "rtt_ms": cell.rtt_ms,
+        "seed": cell.seed,
+    }
+    return json.dumps(facts, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import streamlit as st
 
 from specdec.codec import dumps
 from specdec.errors import SettingsError
-from specdec.lab.plan import Plan, Strategy
+from specdec.lab.plan import OWN_SERVER, Plan, Strategy
 from specdec.lab.plan_file import parse_plan, split_prompts, split_strategies, write_plan
 from specdec.lab.prompts import CLASSES, built_in, parse_prompts
 from specdec.offers import Offers
 from specdec.pair import draft_choices, target_choices
-from specdec.settings import MAX_MAX_TOKENS, MAX_NUM_DRAFT_TOKENS, Settings
+from specdec.settings import MAX_MAX_TOKENS, MAX_NUM_DRAFT_TOKENS, Settings, is_endpoint
 from specdec.view import words
 
 MANY_PROMPTS = 40
@@ -165,12 +165,14 @@ def _draw_choices(plan: Plan | None) -> None:
         **common,
     )
     drafts = [name for name in draft_choices(target) if name != "none"] if target else []
+    drafts += [OWN_SERVER] if is_endpoint(target) else []
     st.multiselect(
         "Drafts",
         list(dict.fromkeys([*drafts, *st.session_state.get("lab_drafts", ())])),
         key="lab_drafts",
         accept_new_options=takes_names,
-        help="What proposes tokens, each with every K. Plain decoding is always measured too.",
+        help="What proposes tokens, each with every K. Plain decoding is always measured too. For "
+        "a target behind a server, server is its own streaming, speculating or not.",
         **common,
     )
     _numbers("Drafted tokens per round, K", "lab_k", map(str, range(1, 17)), common)

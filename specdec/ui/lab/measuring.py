@@ -24,6 +24,9 @@ REDRAW_S = 1.5
 MAX_FAILURES = 5
 
 
+Rest = tuple[int, int, float | None]
+
+
 @dataclass
 class Seen:
     """What this tab knows of the sweep of its plan."""
@@ -34,6 +37,7 @@ class Seen:
     whole: Results | None = None
     checks: list[Check] = field(default_factory=list)
     num_seen: int = -1
+    rest: tuple[tuple[Plan, int], Rest] | None = None
 
     def take(self, cells: list[Measured]) -> None:
         """Take in what was measured since."""
@@ -76,15 +80,23 @@ def what_is_seen(store: RunStore, plan: Plan, sweep: Sweep | None) -> Seen:
     return seen
 
 
-def draw_meaning(store: RunStore, plan: Plan, results: Results) -> int:
+def draw_meaning(store: RunStore, plan: Plan, seen: Seen) -> int:
     """Say what the plan means and how long it will take; return how many cells are left."""
+    known = (plan, len(seen.results.cells))
+    if seen.rest is None or seen.rest[0] != known:
+        seen.rest = (known, _rest(store, plan, seen.results))
+    rest = seen.rest[1]
+    said = f"{lab_words.meaning(plan)} {lab_words.left(*rest)}"
+    st.caption(words.plain(said))
+    return rest[0]
+
+
+def _rest(store: RunStore, plan: Plan, results: Results) -> Rest:
+    """Return how many cells are left, how many are left out, and the seconds of the former."""
     runner = SweepRunner(plan, results.cells, lambda cell, run: None)
     num_left = len(runner.cells())
     num_left_out = runner.num_planned - runner.num_done - num_left
-    estimate_s = runner.estimate_s(usual_tokens_per_s(store, plan.target))
-    said = f"{lab_words.meaning(plan)} {lab_words.left(num_left, num_left_out, estimate_s)}"
-    st.caption(words.plain(said))
-    return num_left
+    return num_left, num_left_out, runner.estimate_s(usual_tokens_per_s(store, plan.target))
 
 
 def draw_buttons(

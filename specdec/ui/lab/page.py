@@ -29,7 +29,7 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
         return
     sweep = next((one for one in sweeps if one.digest == plan.digest), None)
     seen = measuring.what_is_seen(store, plan, sweep)
-    num_left = measuring.draw_meaning(store, plan, seen.results)
+    num_left = measuring.draw_meaning(store, plan, seen)
     has_begun = bool(seen.results.cells)
     measuring.draw_buttons(store, plan, shelf, num_left, has_begun=has_begun)
     live = measuring.live_sweep(plan)
