@@ -47,6 +47,12 @@ def choose_prompts(count: int) -> list[tuple[str, str]]:
     ]
 
 
+def spread(prompts: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+    """Return `count` of the prompts, or all there are, evenly from the first on."""
+    count = min(count, len(prompts))
+    return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
 def acceptance(rounds: list[RoundResult]) -> dict[str, object]:
     """Return what was accepted, by position."""
     summary = Totals(rounds).summary()
@@ -136,7 +142,7 @@ def main() -> None:
     links = {"50 ms link": EmulatedLink(pair.target, LINK_S), "no link": pair.target}
     ways = [(k, "fixed") for k in SPEED_KS] + [(max(SPEED_KS), "adaptive")]
     factors: dict[str, list[float]] = {}
-    for index, (_, prompt) in enumerate(prompts[:: max(1, len(prompts) // options.speed_prompts)]):
+    for index, (_, prompt) in enumerate(spread(prompts, options.speed_prompts)):
         for link, target in links.items():
             plain = run(target, prompt, NoDrafter(), 0, 0.7, index)[1].tokens_per_s
             for (name, drafter), (k, policy) in product(drafters.items(), ways):
