@@ -20,7 +20,17 @@ from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.runs.speedup import measure_speedup
 from specdec.view import charts, figures, lanes_chart, pace, words
-from specdec.view.graph import INKS, UNKNOWN_INK, Ink, graph_config, graph_data, picture_height_px
+from specdec.view.chips import FITTING_SHARE
+from specdec.view.graph import (
+    INKS,
+    UNKNOWN_INK,
+    Ink,
+    blank_above_px,
+    frame_height,
+    graph_config,
+    graph_data,
+    picture_height_px,
+)
 from specdec.view.palette import LOOKS
 from specdec.view.playback import Charts
 from specdec.view.run_view import RunView
@@ -55,12 +65,20 @@ def _ink() -> Ink:
     return INKS.get(st.context.theme.type or "", UNKNOWN_INK)
 
 
+BOX_MEANING = (
+    "In the tree: the higher a box, the larger the entropy of the target's distribution at its "
+    "place; the stronger its colour, the likelier it was to be accepted."
+)
+
+
 def _legend() -> str:
-    return "".join(
+    signs = (
         f'<span class="sign" title="{escape(look.meaning)}" tabindex="0">'
         f'<span style="color:{look.color}">{look.glyph}</span> {status}</span>'
         for status, look in LOOKS.items()
     )
+    box = f'<span class="sign" title="{escape(BOX_MEANING)}" tabindex="0">↕ unsure</span>'
+    return "".join((*signs, box))
 
 
 def draw_legend() -> None:
@@ -130,24 +148,41 @@ def draw_live_tree(view: RunView) -> None:
     picture = live_picture(
         view.rounds, view.pending, view.text_of, whole=view.whole, has_fallen=view.has_fallen
     )
-    lanes = sum(picture.lanes_per_row)
     with _tree_box():
-        # A larger draft frames a larger picture, and the view is fitted at mount only.
-        _draw_graph(picture, TREE_HEIGHT_PX, f"live_graph_{picture.num_columns}_{lanes}")
+        # A draft of many lanes frames a higher picture, and the view is fitted at mount only.
+        height = frame_height(picture, TREE_HEIGHT_PX)
+        _draw_graph(picture, TREE_HEIGHT_PX, f"live_graph_{height}")
 
 
 def _draw_graph(picture: Picture, height_px: int, key: str, *, clickable: bool = False) -> object:
     return agraph_component(
-        data=graph_data(picture, _ink(), clickable=clickable),
+        data=graph_data(
+            picture,
+            _ink(),
+            height_px=None if clickable else height_px,
+            clickable=clickable,
+            by_entropy=st.session_state.get("by_entropy", True),
+            by_acceptance=st.session_state.get("by_acceptance", True),
+        ),
         config=graph_config(picture, height_px, clickable=clickable),
         key=key,
     )
 
 
 def draw_final_tree(picture: Picture, key: str) -> str | None:
-    """Draw a wrapped picture that does not change any more; return the id of a clicked node."""
-    height_px = picture_height_px(picture)
-    with st.container(height=min(height_px + 20, 560), border=False, key="final_tree"):
+    """Draw a wrapped picture that does not change any more; return the id of a clicked node.
+
+    Its text is as large as anywhere: where there is less room than it takes, it can be scrolled.
+    """
+    width_px = round(FITTING_SHARE * picture.width)
+    height_px = picture_height_px(picture, width_px)
+    blank_px = blank_above_px(height_px)
+    seen_px = height_px - 2 * blank_px
+    with st.container(height=min(seen_px + 20, 560), border=False, key="final_tree"):
+        st.html(
+            "<style>.st-key-final_tree {overflow-x: auto} .st-key-final_tree iframe"
+            f" {{min-width: {width_px}px; margin: -{blank_px}px 0}}</style>"
+        )
         clicked = _draw_graph(picture, height_px, key, clickable=True)
     return clicked if isinstance(clicked, str) else None
 

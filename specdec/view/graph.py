@@ -9,25 +9,32 @@ through vis-network's groups, which the component does not look at.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 from specdec.records import TokenStatus
+from specdec.view.chips import (
+    FITTING_SHARE,
+    GUTTER_UNITS,
+    PADDING_UNITS,
+    TEXT_UNITS,
+    chip_units,
+    signed,
+)
 from specdec.view.palette import LOOKS, SHADOW_TEXT
 from specdec.view.text import PICTURE_PX, WORD_JOINER
-from specdec.view.tree import Picture, TreeNode
+from specdec.view.tree import Bracket, Picture, TreeNode
 
-COLUMN_UNITS, ROW_GAP_UNITS = 84, 20
-LABEL_PX = 16
-"""How high a label is at least, where a picture is `PICTURE_PX` wide."""
-_EDGE_COLOR = "#94a3b8"
-_MIN_FONT_UNITS, _NODE_UNITS, _LETTER_SHARE = 24, 48, 0.5
-"""A label's least size, the room of a node above it, and a letter's width by its height."""
-_FITTING_SHARE = 1.1
-"""vis-network fits a picture with a tenth of its size around it."""
-_NARROW_CHARS = 5
-"""Where fewer letters fit between two columns, every other label stands a line lower."""
+ROW_GAP_UNITS, BRACKET_UNITS = 14, 10
+"""What is between two rows, and above a row for the brackets of its rounds."""
+LANE_UNITS, LOWEST_LANE_UNITS = 40, 27
+LEAST_CHIP_UNITS = 23
+MIN_CONTRAST = 4.5
+"""Of text on a chip: the least that WCAG 2 asks for."""
+_EDGE_COLOR, _FAINT = "#94a3b8", "rgba(148,163,184,0.55)"
+_DARK_TEXT, _LIGHT_TEXT = "#0b1220", "#ffffff"
+_NOWHERE = "rgba(0,0,0,0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +50,37 @@ INKS = {"light": Ink("#1f2937", "#ffffff"), "dark": Ink("#e5e7eb", "#0e1117")}
 UNKNOWN_INK = Ink(SHADOW_TEXT, "rgba(0,0,0,0)")
 
 
-def graph_data(picture: Picture, ink: Ink, *, clickable: bool = False) -> str:
-    """Return the nodes and edges of `picture` as the JSON that the component takes."""
-    grid = _Grid.of(picture)
-    tops = _row_tops(picture)
-    nodes = [_vis_node(node, tops[node.row], grid, ink, clickable) for node in picture.nodes]
+def graph_data(
+    picture: Picture,
+    ink: Ink,
+    *,
+    height_px: int | None = None,
+    clickable: bool = False,
+    by_entropy: bool = True,
+    by_acceptance: bool = True,
+) -> str:
+    """Return the nodes and edges of `picture` as the JSON that the component takes.
+
+    Args:
+        picture: what to draw.
+        ink: the colours of the theme.
+        height_px: the height that the picture has to fit into; None where it takes its own.
+        clickable: whether a click on a token is asked for.
+        by_entropy: whether a chip is as high as the target is unsure.
+        by_acceptance: whether a chip is as strong as its chance to be accepted.
+    """
+    grid = _Grid.of(picture, height_px)
+    marks = _Marks(grid, by_entropy=by_entropy, by_acceptance=by_acceptance)
     drawn = {node.id: node for node in picture.nodes}
-    edges = [_vis_edge(node) for node in picture.nodes if node.parent in drawn]
-    return json.dumps({"nodes": [*nodes, *_anchors(picture, tops)], "edges": edges})
+    nodes = [_vis_node(node, marks, ink, clickable) for node in picture.nodes]
+    edges: list[dict[str, Any]] = []
+    joints: dict[str, dict[str, Any]] = {}
+    for node in picture.nodes:
+        if node.parent in drawn:
+            edges += _way(node, drawn[node.parent], grid, joints)
+    for one in picture.brackets:
+        edges.append(_bracket(one, grid, joints))
+    return json.dumps({"nodes": [*nodes, *joints.values(), *_corners(grid)], "edges": edges})
 
 
 def graph_config(picture: Picture, height_px: int, *, clickable: bool = False) -> str:
@@ -78,78 +108,108 @@ def graph_config(picture: Picture, height_px: int, *, clickable: bool = False) -
 
 def picture_height_px(picture: Picture, width_px: int = PICTURE_PX) -> int:
     """Return the height at which a picture that fills `width_px` is seen whole."""
-    lanes, rows = sum(picture.lanes_per_row), len(picture.lanes_per_row)
-    units = lanes * _Grid.of(picture).lane_units + rows * ROW_GAP_UNITS
-    return round(_FITTING_SHARE * units * width_px / _width_units(picture)) + 20
+    grid = _Grid.of(picture)
+    return round(grid.height * width_px / picture.width) + 20
 
 
-def _width_units(picture: Picture) -> float:
-    """Return what is fitted into the width: what is between the corners, with room around."""
-    return _FITTING_SHARE * (picture.num_columns + 1) * COLUMN_UNITS
+def blank_above_px(height_px: int) -> int:
+    """Return how much of a picture's height vis-network leaves blank above it, and below."""
+    return max(0, round(height_px * (1 - 1 / FITTING_SHARE) / 2) - 12)
+
+
+def frame_height(picture: Picture, height_px: int) -> int:
+    """Return how high the frame of a picture is; the view is fitted anew where it is another."""
+    return round(_Grid.of(picture, height_px).height)
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Sizes in a picture's own units: the more columns, the larger are letters, to stay readable.
+    """Where the lanes and columns of a picture lie, in its own units."""
 
-    `max_chars` is what fits between the labels beside, in one line or, if `is_staggered`, in two.
-    """
-
-    font_units: int
-    lane_units: int
-    max_chars: int
-    is_staggered: bool
+    picture: Picture
+    lane_units: float
+    least_height: float = 0.0
 
     @classmethod
-    def of(cls, picture: Picture) -> _Grid:
-        font = max(_MIN_FONT_UNITS, ceil(LABEL_PX * _width_units(picture) / PICTURE_PX))
-        fitting = COLUMN_UNITS / (_LETTER_SHARE * font)
-        is_staggered = fitting < _NARROW_CHARS
-        lines = 2 if is_staggered else 1
-        return cls(font, _NODE_UNITS + lines * font, int(lines * fitting), is_staggered)
+    def of(cls, picture: Picture, height_px: int | None = None) -> _Grid:
+        """Fit the lanes into a height, as far as they can be told apart."""
+        lines = 2 if picture.has_two_lines else 1
+        lane: float = LANE_UNITS * lines
+        if height_px is None:
+            return cls(picture, lane)
+        rows = len(picture.lanes_per_row)
+        room = height_px / FITTING_SHARE
+        fitting = (room - rows * (BRACKET_UNITS + ROW_GAP_UNITS)) / sum(picture.lanes_per_row)
+        return cls(picture, min(lane, max(LOWEST_LANE_UNITS * lines, fitting)), room)
 
-    def fitted(self, label: str) -> str:
-        """Return a label cut to what fits; the count behind a cut branch is kept."""
-        text, gap, count = label.partition("  +")
-        shown = text if len(text) <= self.max_chars else text[: self.max_chars - 1] + "…"
-        return shown + gap + count
+    @property
+    def height(self) -> float:
+        rows = len(self.picture.lanes_per_row)
+        needed = self.top(rows - 1) + self.picture.lanes_per_row[-1] * self.lane_units
+        return max(self.least_height, needed)
 
-    def drop_units(self, column: int) -> int:
-        """Return how far below its usual place a label stands."""
-        return self.font_units if self.is_staggered and column % 2 else 0
+    @property
+    def line_units(self) -> float:
+        return self.lane_units / (2 if self.picture.has_two_lines else 1)
+
+    def top(self, row: int) -> float:
+        """Return where the lanes of a row begin, below its brackets."""
+        above = sum(self.picture.lanes_per_row[:row]) * self.lane_units
+        return above + row * ROW_GAP_UNITS + (row + 1) * BRACKET_UNITS
+
+    def left(self, row: int, column: int) -> float:
+        """Return where a column begins; a tail may hang over the end of what was reserved."""
+        edges = self.picture.columns[row]
+        return edges[min(column, len(edges) - 1)]
+
+    def middle(self, node: TreeNode) -> float:
+        """Return the height of a node's middle."""
+        top = self.top(node.row) + node.lane * self.lane_units
+        return top + self.line_units * (0.5 + node.is_low)
 
 
-def _row_tops(picture: Picture) -> list[int]:
-    tops, top, lane_units = [], 0, _Grid.of(picture).lane_units
-    for lanes in picture.lanes_per_row:
-        tops.append(top)
-        top += lanes * lane_units + ROW_GAP_UNITS
-    return tops
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """What the looks of a chip say beside its status."""
+
+    grid: _Grid
+    by_entropy: bool
+    by_acceptance: bool
+
+    def height(self, node: TreeNode) -> float:
+        share = node.height if self.by_entropy else 0.0
+        return LEAST_CHIP_UNITS + share * (self.grid.line_units - 4 - LEAST_CHIP_UNITS)
+
+    def opacity(self, node: TreeNode) -> float:
+        return node.opacity if self.by_acceptance else 1.0
 
 
-def _vis_node(node: TreeNode, top: int, grid: _Grid, ink: Ink, clickable: bool) -> dict[str, Any]:
-    look = LOOKS.get(node.status) if node.status else None
-    color = look.color if look else SHADOW_TEXT
-    hollow = node.status in (TokenStatus.DISCARDED, TokenStatus.PENDING)
+def _vis_node(node: TreeNode, marks: _Marks, ink: Ink, clickable: bool) -> dict[str, Any]:
+    hollow = node.status in (TokenStatus.DISCARDED, TokenStatus.PENDING, None)
+    label = signed(node.label, node.status)
+    grid, width = marks.grid, chip_units(label)
+    border = LOOKS[node.status].color if node.status else _NOWHERE
+    # Paper, so that no edge shows through a text.
+    fill = ink.paper if hollow else _over(border, ink.paper, marks.opacity(node))
+    same = {"background": fill, "border": border}
     vis: dict[str, Any] = {
         "id": node.id,
-        "x": node.column * COLUMN_UNITS,
-        "y": top + node.lane * grid.lane_units,
+        "x": round(grid.left(node.row, node.column) + width / 2, 1),
+        "y": round(grid.middle(node), 1),
         "fixed": True,
-        "label": grid.fitted(node.label),
-        "shape": look.shape if look else "dot",
-        "size": round(node.size, 1),
-        "opacity": round(node.opacity, 2),
-        "color": _colors(color, hollow),
-        "borderWidth": 2,
+        "label": label,
+        "shape": "box",
+        "widthConstraint": {"minimum": round(width - 2 * PADDING_UNITS)},
+        "heightConstraint": {"minimum": round(marks.height(node)), "valign": "middle"},
+        "margin": {"top": 0, "bottom": 0, "left": PADDING_UNITS, "right": PADDING_UNITS},
+        "color": {**same, "highlight": same, "hover": same},
+        "borderWidth": 2 if hollow else 1,
         # Said of every node: what an update leaves out stays as it was.
-        "shapeProperties": {"borderDashes": [4, 4] if hollow else False},
+        "shapeProperties": {"borderRadius": 5, "borderDashes": [4, 4] if hollow else False},
         "font": {
-            "color": ink.text,
-            "size": grid.font_units,
-            "vadjust": grid.drop_units(node.column) - 4,
-            "strokeWidth": 5,
-            "strokeColor": ink.paper,
+            "color": ink.text if hollow else _readable_on(fill),
+            "size": TEXT_UNITS,
+            "face": "sans-serif",
         },
     }
     if clickable:
@@ -159,44 +219,102 @@ def _vis_node(node: TreeNode, top: int, grid: _Grid, ink: Ink, clickable: bool) 
     return vis
 
 
-def _colors(color: str, hollow: bool) -> dict[str, Any]:
-    background = "rgba(148,163,184,0.25)" if hollow else color
-    same = {"background": background, "border": color}
-    return {**same, "highlight": same, "hover": same}
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
-def _vis_edge(node: TreeNode) -> dict[str, Any]:
+def _over(color: str, paper: str, opacity: float) -> str:
+    """Return what a colour looks like on a paper; on one that is not known, as on white."""
+    below = _rgb(paper if paper.startswith("#") else "#ffffff")
+    mixed = (
+        round(opacity * above + (1 - opacity) * under)
+        for above, under in zip(_rgb(color), below, strict=True)
+    )
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours, 1 to 21 (WCAG 2)."""
+
+    def luminance(color: str) -> float:
+        parts = [part / 255 for part in _rgb(color)]
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _readable_on(fill: str) -> str:
+    return max(_DARK_TEXT, _LIGHT_TEXT, key=lambda text: contrast(text, fill))
+
+
+def _way(
+    node: TreeNode, parent: TreeNode, grid: _Grid, joints: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the edges from a parent: straight along a lane, else by an elbow in the gutter."""
+    color, dashes = _edge_look(node)
+    if node.lane == parent.lane or grid.picture.has_two_lines:
+        return [_edge(parent.id, node.id, color, dashes)]
+    x = grid.left(node.row, node.column) - GUTTER_UNITS / 2
+    upper, lower = f"{parent.id}|{node.column}", f"{node.id}|"
+    way = [_edge(upper, lower, color, dashes), _edge(lower, node.id, color, dashes)]
+    if upper not in joints:
+        joints[upper] = _invisible(upper, x, grid.middle(parent))
+        way.append(_edge(parent.id, upper, _EDGE_COLOR, False))
+    joints[lower] = _invisible(lower, x, grid.middle(node))
+    return way
+
+
+def _edge_look(node: TreeNode) -> tuple[str, Any]:
+    if node.status in (None, TokenStatus.PENDING):
+        return _EDGE_COLOR, False
+    assert node.status is not None
     rejected = node.status is TokenStatus.REJECTED
-    color = LOOKS[node.status].color if node.status else _EDGE_COLOR
-    if node.status is TokenStatus.PENDING:
-        color = _EDGE_COLOR
+    return LOOKS[node.status].color, [8, 6] if rejected else node.status is TokenStatus.DISCARDED
+
+
+def _edge(start: str, end: str, color: str, dashes: Any, width: float = 2) -> dict[str, Any]:
     return {
-        "id": f"{node.parent}>{node.id}",
-        "from": node.parent,
-        "to": node.id,
+        "id": f"{start}>{end}",
+        "from": start,
+        "to": end,
         "color": {"color": color, "highlight": color, "hover": color},
-        "width": 2.5 if rejected else 2,
-        "dashes": [8, 6] if rejected else node.status is TokenStatus.DISCARDED,
+        "width": width,
+        "dashes": dashes,
     }
 
 
-def _anchors(picture: Picture, tops: list[int]) -> list[dict[str, Any]]:
-    """Return two invisible nodes at the corners: the view is fitted to them once, at the start."""
-    right = (picture.num_columns - 0.5) * COLUMN_UNITS
-    lane = _Grid.of(picture).lane_units
-    bottom = tops[-1] + (picture.lanes_per_row[-1] - 1) * lane + lane // 2
-    corners = [(-1.5 * COLUMN_UNITS, -lane // 2), (right, bottom)]
-    return [
-        {
-            "id": f"corner{index}",
-            "x": x,
-            "y": y,
-            "fixed": True,
-            "shape": "dot",
-            "size": 1,
-            "label": "",
-            "color": "rgba(0,0,0,0)",
-            "borderWidth": 0,
-        }
-        for index, (x, y) in enumerate(corners)
-    ]
+def _bracket(one: Bracket, grid: _Grid, joints: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the line over a round's tokens, with a short bar at both ends."""
+    y = grid.top(one.row) - BRACKET_UNITS / 2
+    left = grid.left(one.row, one.first) + 3
+    right = max(left + 8, grid.left(one.row, one.last + 1) - GUTTER_UNITS - 3)
+    ends = (f"round{one.round}", f"round{one.round}end")
+    for end, x in zip(ends, (left, right), strict=True):
+        joints[end] = _invisible(end, x, y)
+    bar = {"enabled": True, "type": "bar", "scaleFactor": 0.35}
+    return _edge(*ends, _FAINT, False, 1) | {"arrows": {"from": bar, "to": bar}}
+
+
+def _invisible(node_id: str, x: float, y: float) -> dict[str, Any]:
+    """Return a node that nobody sees: an elbow, or a corner that the view is fitted to."""
+    return {
+        "id": node_id,
+        "x": round(x, 1),
+        "y": round(y, 1),
+        "fixed": True,
+        "shape": "dot",
+        "size": 0.1,
+        "label": "",
+        "color": _NOWHERE,
+        "borderWidth": 0,
+    }
+
+
+def _corners(grid: _Grid) -> Iterator[dict[str, Any]]:
+    """Yield two invisible nodes at the corners: the view is fitted to them once, at the start."""
+    yield _invisible("corner0", 0, 0)
+    yield _invisible("corner1", grid.picture.width, grid.height)

@@ -13,15 +13,18 @@ from specdec.records import TokenStatus
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The signs of one status: `shape` is vis-network's, `glyph` its likeness in text.
+    """The signs of one status: `glyph` stands for it, and in a token's box of the tree `sign`.
+
+    A box needs no sign where its place or its border says enough: what was accepted stands in the
+    output, solid, and what waits or was never tested has a dashed border.
 
     `tint` is how strongly the text behind it is coloured, in hexadecimal: what the target decided
     itself looks like text, with no more than its `underline`.
     """
 
     color: str
-    shape: str
     glyph: str
+    sign: str
     underline: str
     tint: str
     meaning: str
@@ -30,23 +33,23 @@ class Look:
 LOOKS: Mapping[TokenStatus, Look] = {
     TokenStatus.PENDING: Look(
         "#94a3b8",
-        "square",
         "■",
+        "",
         "dashed",
         "2e",
         "drafted, and the target has not answered yet",
     ),
     TokenStatus.ACCEPTED: Look(
         "#22c55e",
-        "dot",
         "●",
+        "",
         "solid",
         "2e",
         "drafted, and it passed the target's test: it is output",
     ),
     TokenStatus.REJECTED: Look(
         "#ef4444",
-        "triangleDown",
+        "▼",
         "▼",
         "line-through",
         "2e",
@@ -54,7 +57,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
     ),
     TokenStatus.RESAMPLED: Look(
         "#f59e0b",
-        "diamond",
+        "◆",
         "◆",
         "dotted",
         "00",
@@ -62,7 +65,7 @@ LOOKS: Mapping[TokenStatus, Look] = {
     ),
     TokenStatus.BONUS: Look(
         "#3b82f6",
-        "star",
+        "★",
         "★",
         "double",
         "00",
@@ -70,8 +73,8 @@ LOOKS: Mapping[TokenStatus, Look] = {
     ),
     TokenStatus.DISCARDED: Look(
         "#64748b",
-        "dot",
         "○",
+        "",
         "dotted",
         "2e",
         "drafted but never tested, because one before it was rejected",

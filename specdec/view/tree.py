@@ -2,29 +2,33 @@
 
 The output runs along lane 0; what was rejected hangs below it, each round a branch of its own.
 Positions are fixed by this module alone (no physics), so a token never moves but to fall off
-lane 0 when it is rejected.
+lane 0 when it is rejected. A column is as wide as the widest chip that stands in it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from specdec.records import RoundResult, TokenRecord, TokenStatus
+from specdec.view.chips import FRAME_UNITS, GUTTER_UNITS, LABEL_CHARS, chip_units, shortened, signed
 from specdec.view.facts import TextOf, token_facts, visible
 
-COLUMNS_PER_ROW = 9
 MAX_NODES = 600
-LABEL_CHARS = 8
+OWN_LANES = 4
+"""So many rounds hang below the output in lanes of their own; further ones share these."""
 ROOT = "prompt"
 
-_MAX_ENTROPY, _MIN_SIZE, _MAX_SIZE = 4.0, 8.0, 24.0
+_MAX_ENTROPY = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class TreeNode:
-    """One token in its place; `branch` is None on lane 0, `round` for what is no token."""
+    """One token in its place; `branch` is None on lane 0, `round` for what is no token.
+
+    `height` is 0 to 1, by entropy. `is_low` puts it in the lower of its lane's two lines.
+    """
 
     id: str
     parent: str | None
@@ -32,29 +36,47 @@ class TreeNode:
     facts: str
     status: TokenStatus | None
     column: int
-    size: float
+    height: float
     opacity: float
     branch: int | None = None
     lane: int = 0
     row: int = 0
     round: int | None = None
+    is_low: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """What a round wrote, or drafted while it waits: the first and the last of its columns."""
+
+    round: int
+    row: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Nodes to draw, and the grid that frames them."""
+    """Nodes to draw, and the grid that frames them.
+
+    `columns[row]` has the left edge of every column, and last the right end of the row.
+    """
 
     nodes: tuple[TreeNode, ...]
-    num_columns: int
+    columns: tuple[tuple[float, ...], ...]
     lanes_per_row: tuple[int, ...]
+    brackets: tuple[Bracket, ...] = ()
+    width: float = FRAME_UNITS
+
+    @property
+    def has_two_lines(self) -> bool:
+        """Say whether the chips of a lane stand in two lines in turn."""
+        return any(node.is_low for node in self.nodes)
 
 
-def node_size(entropy: float | None) -> float:
-    """Return 8 to 24 pixels for 0 to 4 nats; the middle where the entropy is unknown."""
-    if entropy is None:
-        return (_MIN_SIZE + _MAX_SIZE) / 2
-    share = min(1.0, max(0.0, entropy / _MAX_ENTROPY))
-    return _MIN_SIZE + share * (_MAX_SIZE - _MIN_SIZE)
+def node_height(entropy: float | None) -> float:
+    """Return 0 to 1 for 0 to 4 nats; the middle where the entropy is unknown."""
+    return 0.5 if entropy is None else min(1.0, max(0.0, entropy / _MAX_ENTROPY))
 
 
 def node_opacity(record: TokenRecord) -> float:
@@ -69,48 +91,57 @@ def node_opacity(record: TokenRecord) -> float:
     return 0.4 + 0.6 * record.acceptance_prob
 
 
-def short_label(text: str) -> str:
-    """Return `text` cut to fit between two columns; the usual space before it goes unsaid."""
-    shown = visible(text.removeprefix(" ") or text)
-    return shown if len(shown) <= LABEL_CHARS else shown[: LABEL_CHARS - 1] + "…"
+def short_label(text: str, num_chars: int = LABEL_CHARS) -> str:
+    """Return `text` cut to so many letters; the usual space before it goes unsaid."""
+    return shortened(visible(text.removeprefix(" ") or text), num_chars)
 
 
 class Branches:
     """The branches below lane 0 of one row, each a stretch of columns that wants a lane.
 
     They get their lanes together, the rightmost first: an older branch goes below the newer ones
-    it reaches under, so no edge crosses a branch.
+    it reaches under, so no edge crosses a branch. Two rounds share no lane while there are
+    `OWN_LANES`, so that what hangs side by side belongs together.
     """
 
     def __init__(self) -> None:
         self._ends: list[tuple[int, int]] = []
+        self._rounds: list[int] = []
 
-    def open(self, column: int) -> int:
-        """Begin a branch at `column` and return its number."""
+    def open(self, column: int, round_number: int = 0) -> int:
+        """Begin a branch of a round at `column` and return its number."""
         self._ends.append((column, column))
+        self._rounds.append(round_number)
         return len(self._ends) - 1
 
     def extend(self, branch: int, column: int) -> None:
         """Let a branch reach `column`."""
         self._ends[branch] = (self._ends[branch][0], column)
 
-    def lanes(self) -> list[int]:
-        """Return the lane of each branch, counted from 1."""
+    def lanes(self, drawn: Collection[int] | None = None) -> list[int]:
+        """Return the lane of each branch, counted from 1; 0 for those that are not `drawn`."""
         lanes = [0] * len(self._ends)
+        wanted = range(len(lanes)) if drawn is None else drawn
         taken_from: list[int] = []
-        for branch in sorted(range(len(lanes)), key=lambda b: self._ends[b][0], reverse=True):
+        rounds: list[int] = []
+        for branch in sorted(wanted, key=lambda b: self._ends[b][0], reverse=True):
             start, end = self._ends[branch]
-            free = (lane for lane, left in enumerate(taken_from) if left > end)
-            lane = next(free, len(taken_from))
+            free = [lane for lane, left in enumerate(taken_from) if left > end]
+            own = [lane for lane in free if rounds[lane] == self._rounds[branch]]
+            if not own and len(taken_from) >= OWN_LANES:
+                own = free
+            lane = own[0] if own else len(taken_from)
             if lane == len(taken_from):
                 taken_from.append(start)
+                rounds.append(self._rounds[branch])
             taken_from[lane] = start
             lanes[branch] = lane + 1
         return lanes
 
 
 def in_lanes(nodes: Sequence[TreeNode], branches: Branches) -> list[TreeNode]:
-    lanes = branches.lanes()
+    """Give each node the lane of its branch."""
+    lanes = branches.lanes({node.branch for node in nodes if node.branch is not None})
     return [
         node if node.branch is None else replace(node, lane=lanes[node.branch]) for node in nodes
     ]
@@ -130,11 +161,18 @@ def last_id(result: RoundResult, before: str) -> str:
 def round_nodes(
     result: RoundResult, before: str, branches: Branches, text_of: TextOf, *, cut: bool
 ) -> list[TreeNode]:
+    """Put everything a round drafted and wrote in its place."""
     nodes = branch_nodes(result.candidates, result.round, before, branches, text_of, cut=cut)
     if result.final is not None:
         parent = before if result.final.parent < 0 else f"r{result.round}c{result.final.parent}"
         nodes.append(_node(result.final, f"r{result.round}f", parent, result.round, None, text_of))
     return nodes
+
+
+def bracket(result: RoundResult, row: int = 0) -> list[Bracket]:
+    """Return the bracket over what a round wrote; none where it wrote nothing."""
+    last = result.position + len(result.emitted) - 1
+    return [Bracket(result.round, row, result.position, last)] if result.emitted else []
 
 
 def branch_nodes(
@@ -155,32 +193,37 @@ def branch_nodes(
     placed = candidates
     if as_drafted:
         placed = [replace(one, status=TokenStatus.PENDING) for one in candidates]
-    branch_of = branch_of_each(placed, branches, cut=cut)
+    branch_of = branch_of_each(placed, branches, cut=cut, round_number=round_number)
     sizes = Counter(branch_of)
     nodes: list[TreeNode] = []
     for index, (candidate, branch) in enumerate(zip(candidates, branch_of, strict=True)):
         parent = candidate.parent
-        if cut and branch is not None and parent >= 0 and branch_of[parent] == branch:
+        if cut and branch is not None and branch in branch_of[:index]:
             continue
         parent_id = before if parent < 0 else f"r{round_number}c{parent}"
         node_id = f"r{round_number}c{index}"
         node = _node(candidate, node_id, parent_id, round_number, branch, text_of)
         if cut and branch is not None and sizes[branch] > 1:
-            branches.extend(branch, node.column + 1)  # the count is wider than a column
             node = replace(node, label=f"{node.label}  +{sizes[branch] - 1}")
         nodes.append(node)
     return nodes
 
 
 def branch_of_each(
-    candidates: Sequence[TokenRecord], branches: Branches, *, cut: bool = False
+    candidates: Sequence[TokenRecord],
+    branches: Branches,
+    *,
+    cut: bool = False,
+    round_number: int = 0,
 ) -> list[int | None]:
     """Return each candidate's branch; None on lane 0: accepted, or pending and first choice.
 
-    With `cut`, all that grows out of a branch belongs to it, and does not make it longer.
+    With `cut`, all that grows out of a branch belongs to it and does not make it longer, and so
+    do its siblings.
     """
     branch_of: list[int | None] = []
     continued: set[int] = set()
+    opened: dict[int, int] = {}
     for candidate in candidates:
         parent, column = candidate.parent, candidate.position
         above = None if parent < 0 else branch_of[parent]
@@ -194,8 +237,11 @@ def branch_of_each(
             if not cut:
                 branches.extend(above, column)
             branch_of.append(above)
+        elif cut and parent in opened:
+            branch_of.append(opened[parent])
         else:
-            branch_of.append(branches.open(column))
+            opened[parent] = branches.open(column, round_number)
+            branch_of.append(opened[parent])
     return branch_of
 
 
@@ -215,7 +261,7 @@ def _node(
         facts=token_facts(record, round_number + 1, text_of),
         status=record.status,
         column=record.position,
-        size=node_size(entropy),
+        height=node_height(entropy),
         opacity=node_opacity(record),
         branch=branch,
         round=round_number,
@@ -241,41 +287,85 @@ def wrapped_picture(
     rounds: Sequence[RoundResult],
     text_of: TextOf,
     stretch: range,
-    columns: int = COLUMNS_PER_ROW,
+    width: float = FRAME_UNITS,
 ) -> Picture:
-    """Lay the rounds of `stretch` out in rows of whole rounds, nothing left out."""
+    """Lay the rounds of `stretch` out in rows of whole rounds, nothing left out.
+
+    A row is as many rounds as fit into `width`, and one at least: the picture is as wide as the
+    widest row.
+    """
     nodes: list[TreeNode] = []
+    columns: list[tuple[float, ...]] = []
     lanes_per_row: list[int] = []
-    for row, part in enumerate(_rows([rounds[number] for number in stretch], columns)):
+    brackets: list[Bracket] = []
+    for row, part in enumerate(_rows([rounds[number] for number in stretch], text_of, width)):
         branches = Branches()
-        start = part[0].position
-        first = lead(f"row{row}", "↳" if part[0].round else "prompt", start - 1)
+        start = part[0].position - 1
+        first = lead(f"row{row}", "↳" if part[0].round else "prompt", start)
         before = first.id
         placed = [first]
         for result in part:
             placed += round_nodes(result, before, branches, text_of, cut=False)
             before = last_id(result, before)
-        nodes += [
+            brackets += [
+                replace(one, first=one.first - start, last=one.last - start)
+                for one in bracket(result, row)
+            ]
+        of_row = [
             replace(node, row=row, column=node.column - start)
             for node in in_lanes(placed, branches)
         ]
+        nodes += of_row
+        columns.append(edges(widths(of_row)))
         lanes_per_row.append(max(branches.lanes(), default=0) + 1)
-    width = max((node.column + 1 for node in nodes), default=columns)
-    return Picture(tuple(nodes), max(width, columns), tuple(lanes_per_row))
+    return Picture(
+        tuple(nodes),
+        tuple(columns),
+        tuple(lanes_per_row),
+        tuple(brackets),
+        max([width, *(row[-1] for row in columns)]),
+    )
 
 
-def _rows(rounds: Sequence[RoundResult], columns: int) -> Iterator[list[RoundResult]]:
-    """Cut rounds into rows of whole rounds that emit at most `columns` tokens."""
+def _rows(
+    rounds: Sequence[RoundResult], text_of: TextOf, width: float
+) -> Iterator[list[RoundResult]]:
+    """Cut rounds into rows of whole rounds that fit into `width`, tails included."""
     row: list[RoundResult] = []
+    before: dict[int, float] = {}
     for result in rounds:
-        if row and result.position + len(result.emitted) > row[0].position + columns:
+        own = widths(round_nodes(result, "", Branches(), text_of, cut=False))
+        longer = {column: max(before.get(column, 0), own.get(column, 0)) for column in before | own}
+        lead_units = chip_units("prompt") + GUTTER_UNITS
+        if row and lead_units + edges(longer)[-1] > width:
             yield row
-            row = []
+            row, longer = [], own
         row.append(result)
+        before = longer
     if row:
         yield row
 
 
+def widths(nodes: Sequence[TreeNode]) -> dict[int, float]:
+    """Return how wide each column is that has a chip."""
+    found: dict[int, float] = {}
+    for node in nodes:
+        units = chip_units(signed(node.label, node.status))
+        found[node.column] = max(units, found.get(node.column, 0.0))
+    return found
+
+
+def edges(widths: Mapping[int, float], gutter: float = GUTTER_UNITS) -> tuple[float, ...]:
+    """Return the left edges of the columns from the first to the last, and where the last ends."""
+    if not widths:
+        return (0.0,)
+    left, found = 0.0, []
+    for column in range(min(widths), max(widths) + 1):
+        found.append(left)
+        left += widths.get(column, 0.0) + gutter
+    return (*found, left - gutter)
+
+
 def lead(node_id: str, label: str, column: int) -> TreeNode:
     """Return the mark from which a row goes on."""
-    return TreeNode(node_id, None, label, "", None, column, 10.0, 1.0)
+    return TreeNode(node_id, None, label, "", None, column, 0.0, 1.0)

@@ -10,8 +10,17 @@ from hypothesis import strategies as st
 
 from specdec.records import Drafted, RoundResult, TokenRecord, TokenStatus
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
-from specdec.view.tree import ROOT, node_size, short_label, slices, wrapped_picture
-from specdec.view.window import MIN_WINDOW_COLUMNS, PAGE_MARGIN_COLUMNS, WINDOW_LANES, live_picture
+from specdec.view.chips import FRAME_UNITS, chip_units, signed
+from specdec.view.graph import frame_height
+from specdec.view.tree import (
+    OWN_LANES,
+    ROOT,
+    node_height,
+    short_label,
+    slices,
+    wrapped_picture,
+)
+from specdec.view.window import live_picture
 from tests.made_runs import round_results, tiny_events
 
 MAX_LIVE_NODES = 45
@@ -44,7 +53,7 @@ def check(picture):
 @settings(max_examples=25)
 @given(any_rounds())
 def test_the_whole_tree_shows_every_token_once_and_joined_to_its_parent(rounds):
-    picture = wrapped_picture(rounds, str, range(len(rounds)), columns=6)
+    picture = wrapped_picture(rounds, str, range(len(rounds)), width=200.0)
     ids = check(picture)
     expected = {f"r{r.round}c{i}" for r in rounds for i in range(len(r.candidates))}
     expected |= {f"r{r.round}f" for r in rounds if r.final is not None}
@@ -151,19 +160,38 @@ def moments(rounds):
         yield list(so_far), None, result
 
 
+def lefts(picture):
+    """Return where each node begins and ends, in the picture's own units."""
+    [columns] = picture.columns
+    starts = {node.id: columns[min(node.column, len(columns) - 1)] for node in picture.nodes}
+    return {
+        node.id: (starts[node.id], starts[node.id] + chip_units(signed(node.label, node.status)))
+        for node in picture.nodes
+    }
+
+
 @settings(max_examples=150)
-@given(st.one_of(drafts_and_answers(CHAINS), drafts_and_answers(st.one_of(CHAINS, trees()))))
-def test_every_token_of_the_newest_draft_is_in_the_frame_whatever_was_drafted_before(rounds):
+@given(
+    st.one_of(drafts_and_answers(CHAINS), drafts_and_answers(st.one_of(CHAINS, trees()))),
+    st.sampled_from([str, lambda token_id: " internationally", lambda token_id: " 国際的な言葉"]),
+)
+def test_every_token_of_the_newest_draft_is_in_the_frame_whatever_was_drafted_before(
+    rounds, text_of
+):
     for so_far, pending, newest in moments(rounds):
-        picture = live_picture(so_far, pending, str)
+        picture = live_picture(so_far, pending, text_of)
         drawn = check(picture)
         ids = {f"r{newest.round}c{index}" for index in range(len(newest.candidates))}
         assert ids <= drawn
         [lanes] = picture.lanes_per_row
-        for node in picture.nodes:
-            assert (0 if node.id in ids else -1) <= node.column < picture.num_columns
-            assert 0 <= node.lane < lanes
-            assert node.id in ids or node.lane <= WINDOW_LANES
+        for node, (left, right) in lefts(picture).items():
+            assert left >= 0
+            if node in ids:
+                assert right <= FRAME_UNITS + 1
+        assert all(0 <= node.lane < lanes for node in picture.nodes)
+        by_id = {node.id: node for node in picture.nodes}
+        hanging = [node for node in picture.nodes if node.branch is not None]
+        assert all(node.parent in by_id for node in hanging if node.id not in ids)
 
 
 @given(any_rounds())
@@ -176,27 +204,37 @@ def test_rounds_that_no_target_answers_but_a_file_may_hold_find_their_places_too
 
 @settings(max_examples=150)
 @given(drafts_and_answers(st.one_of(CHAINS, trees())))
-def test_the_frame_is_as_wide_as_the_deepest_draft_so_far_asks_for_and_never_shrinks(rounds):
-    deepest, lanes = 0, WINDOW_LANES + 1
-    for so_far, pending, newest in moments(rounds):
-        heads = [record.position for record in newest.candidates]
-        deepest = max(deepest, max(heads, default=-1) - min(heads, default=0) + 1)
+def test_the_frame_has_one_width_and_is_never_lower_than_before(rounds):
+    height = frame_height(live_picture([], None, str), 220)
+    for so_far, pending, _ in moments(rounds):
         picture = live_picture(so_far, pending, str)
-        assert picture.num_columns == max(MIN_WINDOW_COLUMNS, deepest + PAGE_MARGIN_COLUMNS)
-        assert picture.lanes_per_row[0] >= lanes
-        [lanes] = picture.lanes_per_row
+        assert picture.width == FRAME_UNITS
+        if picture.has_two_lines:
+            continue
+        assert frame_height(picture, 220) >= height
+        height = frame_height(picture, 220)
 
 
 @settings(max_examples=100)
 @given(drafts_and_answers(CHAINS))
-def test_an_answer_is_shown_on_the_page_of_its_draft(rounds):
-    before = None
+def test_chains_of_any_length_have_one_frame(rounds):
+    heights = {
+        frame_height(live_picture(so_far, pending, lambda _: " token"), 220)
+        for so_far, pending, _ in moments(rounds)
+    }
+    assert len(heights) <= 1
+
+
+@settings(max_examples=100)
+@given(drafts_and_answers(CHAINS))
+def test_nothing_moves_to_the_side_while_a_round_goes_on(rounds):
+    before = {}
     for so_far, pending, newest in moments(rounds):
         picture = live_picture(so_far, pending, str)
-        columns = {node.id: node.column for node in picture.nodes}
+        here = {node: left for node, (left, _) in lefts(picture).items()}
         if pending is None and newest.candidates:
-            assert {node: columns[node] for node in before if node in columns} == before
-        before = {node: at for node, at in columns.items() if node.startswith(f"r{newest.round}c")}
+            assert {node: here[node] for node in before} == before
+        before = here
 
 
 def test_a_k_that_is_raised_in_mid_run_gets_room_for_all_of_its_draft():
@@ -204,19 +242,41 @@ def test_a_k_that_is_raised_in_mid_run_gets_room_for_all_of_its_draft():
     for number in range(6):
         rounds.append(answered(pending_of(number, position, range(-1, 2)), position, 1))
         position += 3
-    assert live_picture(rounds, None, str).num_columns == MIN_WINDOW_COLUMNS
+    assert not live_picture(rounds, None, lambda _: " token").has_two_lines
     pending = pending_of(6, position, range(-1, 15))
-    picture = live_picture(rounds, pending, str)
+    picture = live_picture(rounds, pending, lambda _: " token")
     assert sum(node.status is TokenStatus.PENDING for node in picture.nodes) == 16
-    assert picture.num_columns == 16 + PAGE_MARGIN_COLUMNS
+    assert picture.has_two_lines
 
 
 def test_a_draft_with_many_branches_gets_lanes_for_all_of_them():
-    wide = pending_of(0, 0, [-1] * 6)
-    assert live_picture([], wide, str).lanes_per_row == (7,)  # none may be the right one
-    assert sum(node.column == 0 for node in live_picture([], wide, str).nodes) == 6
+    wide = pending_of(0, 0, [-1] * 7)
+    assert live_picture([], wide, str).lanes_per_row == (8,)  # none may be the right one
+    assert sum(node.column == 1 for node in live_picture([], wide, str).nodes) == 7
     comb = pending_of(0, 0, [-1, -1, 0, 0, 2, 2, 4, 4])
-    assert live_picture([], comb, str).lanes_per_row == (WINDOW_LANES + 1,)
+    assert live_picture([], comb, str).lanes_per_row == (OWN_LANES + 1,)
+
+
+def test_what_hangs_side_by_side_in_a_lane_is_of_one_round_while_there_are_lanes(tmp_path):
+    rounds = rounds_of(tmp_path, num_tokens=60)
+    picture = wrapped_picture(rounds, str, range(len(rounds)))
+    rounds_of_lane = {}
+    for node in picture.nodes:
+        if 0 < node.lane <= OWN_LANES and picture.lanes_per_row[node.row] <= OWN_LANES:
+            rounds_of_lane.setdefault((node.row, node.lane), set()).add(node.round)
+    assert len(rounds_of_lane) > 4
+    assert all(len(found) == 1 for found in rounds_of_lane.values())
+
+
+def test_a_bracket_stands_over_what_each_round_wrote(tmp_path):
+    rounds = rounds_of(tmp_path, num_tokens=40)
+    picture = wrapped_picture(rounds, str, range(len(rounds)))
+    assert [one.round for one in picture.brackets] == [r.round for r in rounds]
+    for one in picture.brackets:
+        tokens = [
+            node.column for node in picture.nodes if node.round == one.round and node.lane == 0
+        ]
+        assert (one.first, one.last) == (min(tokens), max(tokens))
 
 
 @pytest.mark.parametrize("k", [1, 4, 8])
@@ -231,23 +291,18 @@ def test_the_live_window_stays_small_and_holds_the_newest_tokens(tmp_path, k):
         assert {f"r{last.round}c{i}" for i in range(last.num_drafted)} <= ids
 
 
-def test_nothing_moves_between_two_rounds_unless_the_page_turns(tmp_path):
+def test_from_round_to_round_the_window_goes_on_by_no_more_than_was_written(tmp_path):
     rounds = rounds_of(tmp_path, num_tokens=120)
-    pages = set()
-    before = {}
+    steps, first = [], -1
     for count in range(1, len(rounds) + 1):
         picture = live_picture(rounds[:count], None, str)
-        newest = f"r{count - 1}"
-        shifts = {
-            before[node.id][0] - node.column
-            for node in picture.nodes
-            if node.id in before and not node.id.startswith(newest)
-        }
-        assert len(shifts) <= 1
-        pages |= shifts
-        before = {node.id: (node.column, node.lane) for node in picture.nodes}
-    assert 0 in pages
-    assert len(pages) > 1
+        final = next(node for node in picture.nodes if node.id == f"r{count - 1}f")
+        newest = rounds[count - 1].position + len(rounds[count - 1].emitted) - 1 - final.column
+        steps.append(newest - first)
+        first = newest
+    assert min(steps) >= -2  # a draft of shorter words may let one more be seen
+    assert max(steps) <= 2 * (1 + max(r.num_drafted for r in rounds))
+    assert sum(steps) > 60
 
 
 def test_old_branches_are_cut_to_a_count(tmp_path):
@@ -274,10 +329,10 @@ def test_slices_cover_every_round_once(rounds, max_nodes):
 
 
 @pytest.mark.parametrize(
-    ("entropy", "size"), [(0.0, 8.0), (2.0, 16.0), (4.0, 24.0), (9.0, 24.0), (None, 16.0)]
+    ("entropy", "height"), [(0.0, 0.0), (2.0, 0.5), (4.0, 1.0), (9.0, 1.0), (None, 0.5)]
 )
-def test_size_is_entropy_from_0_to_4_nats(entropy, size):
-    assert node_size(entropy) == size
+def test_height_is_entropy_from_0_to_4_nats(entropy, height):
+    assert node_height(entropy) == height
 
 
 @pytest.mark.parametrize(
@@ -288,7 +343,7 @@ def test_size_is_entropy_from_0_to_4_nats(entropy, size):
         ("\n", "↵"),
         ("a\tb", "a⇥b"),
         ("", "∅"),
-        ("abcdefghij", "abcdefg…"),
+        ("abcdefghijklmnop", "abcdefghijk…"),
     ],
 )
 def test_labels_are_short_and_show_white_space_that_stands_alone(text, label):

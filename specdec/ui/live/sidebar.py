@@ -122,6 +122,20 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
                 "the target's distribution. (Typical acceptance, as Medusa has it, does not, so "
                 f"it is not here.) {_FIXED}",
             )
+            st.toggle(
+                "Height: how unsure the target is",
+                True,
+                key="by_entropy",
+                help="A token's box in the tree is the higher, the larger the entropy of the "
+                "target's distribution at its place: 0 to 4 nats.",
+            )
+            st.toggle(
+                "Strength: chance to be accepted",
+                True,
+                key="by_acceptance",
+                help="A box is the stronger in colour, the likelier it was to be accepted. What "
+                "was rejected is always at full strength.",
+            )
     return RunConfig(
         target=target,
         draft=draft,
