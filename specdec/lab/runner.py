@@ -64,7 +64,7 @@ class SweepRunner:
     def __init__(
         self,
         plan: Plan,
-        measured: Iterable[Measured],
+        measured: Iterable[Measured] | Results,
         keep: Keep,
         *,
         load: Load = load_model,
@@ -75,7 +75,7 @@ class SweepRunner:
 
         Args:
             plan: what is compared.
-            measured: cells of earlier sittings.
+            measured: cells of earlier sittings; as results, they are added to.
             keep: takes each cell's run the moment it is over; what it raises ends the sweep.
             load: opens models, once each.
             look_up: called all the time; what it raises ends the sweep, and the cell that is being
@@ -83,7 +83,9 @@ class SweepRunner:
             clock: seconds, monotonic.
         """
         self.plan = plan
-        self.results = Results(plan.arms, measured)
+        if not isinstance(measured, Results):
+            measured = Results(plan.arms, measured)
+        self.results: Results = measured
         self._keep = keep
         self._load = lru_cache(maxsize=8)(load)
         self._look_up = look_up

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specdec.lab.plan import Plan
+from specdec.lab.predict import cells_to_measure
 from specdec.lab.runner import Progress
 
 BUSY = (
@@ -21,8 +22,14 @@ def meaning(plan: Plan) -> str:
         f"{plan.num_cells:,} cells: {_count(len(plan.prompts), 'prompt')} "
         f"({_count(kinds, 'class', 'classes')}) × {_count(len(plan.arms), 'arm')} × temperature "
         f"{listed(plan.temperatures)} × round trip {listed(plan.rtt_ms)} ms{seeds}, on "
-        f"{plan.target}."
+        f"{plan.target}.{_predicted(plan)}"
     )
+
+
+def _predicted(plan: Plan) -> str:
+    if not plan.predicts:
+        return ""
+    return f" {len(cells_to_measure(plan)):,} of them are run, the others predicted."
 
 
 def left(num_left: int, num_left_out: int, seconds: float | None) -> str:
@@ -35,7 +42,7 @@ def left(num_left: int, num_left_out: int, seconds: float | None) -> str:
 
 def _rest(num_left: int, seconds: float | None) -> str:
     if not num_left:
-        return "All of it is measured."
+        return "All that is to be run is measured."
     if seconds is None:
         return f"{num_left:,} are left; how long that takes is known after the first ones."
     return f"{num_left:,} are left, about {duration(seconds)}."

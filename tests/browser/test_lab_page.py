@@ -83,7 +83,7 @@ def test_a_plan_is_measured_stopped_and_gone_on_with(tab, lab):
     assert 0 < num_kept < 48
     tab.wait_for_selector(f"text={48 - num_kept} are left")
     press(tab, "lab_run")
-    tab.wait_for_selector("text=All of it is measured", timeout=60_000)
+    tab.wait_for_selector("text=All that is to be run is measured", timeout=60_000)
     assert list_sweeps(store)[0].num_cells == 48
     tab.wait_for_selector("text=Recommended.")
     maps = tab.locator("[data-testid=stVegaLiteChart]")

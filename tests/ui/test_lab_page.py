@@ -72,7 +72,7 @@ def test_a_plan_is_measured_and_shown(page, store, target):
     press(page, "lab_run")
     assert not await_sweep().failures
     words = words_of(page.run())
-    assert "All of it is measured" in words
+    assert "All that is to be run is measured" in words
     assert page.button(key="lab_run").disabled
     (sweep,) = list_sweeps(store)
     assert sweep.num_cells == 36
@@ -167,4 +167,4 @@ def test_own_prompts_are_opened_and_kept_with_the_sweep(page, store):
     assert {prompt.text for prompt in parse_plan(sweep.plan).prompts} == {"one", "two"}
     fresh = AppTest.from_file(str(APP), default_timeout=30).switch_page("pages/2_Lab.py").run()
     fresh.selectbox(key="lab_sweep").set_value(sweep.id).run()
-    assert "All of it is measured" in words_of(fresh)
+    assert "All that is to be run is measured" in words_of(fresh)

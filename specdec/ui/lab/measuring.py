@@ -93,7 +93,7 @@ def draw_meaning(store: RunStore, plan: Plan, seen: Seen) -> int:
 
 def _rest(store: RunStore, plan: Plan, results: Results) -> Rest:
     """Return how many cells are left, how many are left out, and the seconds of the former."""
-    runner = SweepRunner(plan, results.cells, lambda cell, run: None)
+    runner = SweepRunner(plan, results, lambda cell, run: None)
     num_left = len(runner.cells())
     num_left_out = runner.num_planned - runner.num_done - num_left
     return num_left, num_left_out, runner.estimate_s(usual_tokens_per_s(store, plan.target))

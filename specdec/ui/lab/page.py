@@ -41,7 +41,7 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
     condition = outcome.choose_condition(plan)
     st.fragment(_draw_results, run_every=every_s)(plan, shelf, seen, condition, is_alive)
     if not is_alive:
-        outcome.draw_prompts(store, plan, seen.results, condition)
+        outcome.draw_prompts(store, plan, seen.complete(plan)[0], condition)
         outcome.draw_downloads(store, plan, seen.results)
 
 
