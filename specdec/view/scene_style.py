@@ -25,3 +25,22 @@ SCENE_STYLE = """
   .st-key-transport {height: auto}
 }
 """
+
+PRESENTATION_STYLE = """
+[data-testid=stSidebar], [data-testid=stExpandSidebarButton], [data-testid=stHeader],
+[data-testid=stTooltipIcon]:not(:has([data-testid^=stBaseButton])) {display: none}
+[data-testid=stMainBlockContainer] {padding-top: 0.6rem}
+[data-testid=stMain] {font-size: 1.2rem}
+.figures {height: 6.7rem}
+.figure b {font-size: 60px} .figure small {font-size: 1.6rem} .figure span {font-size: 1.15rem}
+.segments {height: 12px; max-width: 24rem}
+.status {height: 2rem} .status, .status .legend {font-size: 1.15rem}
+.verdict {font-size: 1.5rem; line-height: 1.8rem; height: 3.7rem}
+.pace {font-size: 1.1rem}
+/* The canvas of the tree knows only pixels. */
+.st-key-live_tree {height: 22rem} .st-key-live_tree iframe {zoom: 1.5; min-width: 0}
+.st-key-answer_text {height: 12.5rem; font-size: 24px}
+[data-testid=stVegaLiteChart] svg text {font-size: 13px !important}
+[data-testid=stVegaLiteChart] svg text[font-weight=bold] {font-size: 20px !important}
+"""
+"""For a room: the type of the scene half as large again, and nothing that asks for a pointer."""

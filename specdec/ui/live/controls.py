@@ -9,6 +9,7 @@ from specdec.live.shelf import ModelShelf
 from specdec.models.fetch import hub
 from specdec.settings import RunConfig
 from specdec.ui import loaders
+from specdec.ui.live import presentation
 from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, STEP
 from specdec.view import words
 from specdec.view.facts import TextOf
@@ -136,6 +137,7 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             help="Afterwards the target writes its answer once more without a draft, by itself, "
             "and both are played back on one clock.",
         )
+        presentation.draw_switch()
         st.segmented_control(
             "Motion",
             MOTIONS,
