@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -251,3 +252,55 @@ def test_settings_travel_in_the_url(open_tab):
     assert "1.20" in tab.inner_text(".st-key-temperature")
     assert tab.input_value(".st-key-draft input") == "ngram"
     assert tab.input_value(".st-key-link input") == "same city (10 ms)"
+
+
+def test_presenting_leaves_the_stage_alone_and_the_address_says_so(open_tab):
+    tab = open_tab("max_tokens=64&present=1", width=1920, height=1080, scheme="dark")
+    sidebar, marks = (
+        tab.locator("[data-testid=stSidebar]"),
+        tab.locator("[data-testid=stTooltipIcon] svg"),
+    )
+    assert not sidebar.is_visible()
+    generate(tab)
+    wait_until_over(tab)
+    tab.wait_for_selector(".figure b:visible")
+    size = tab.evaluate("getComputedStyle(document.querySelector('.figure b')).fontSize")
+    assert float(size[:-2]) >= 48
+    buttons = tab.locator("[data-testid=stTooltipIcon]:has([data-testid^=stBaseButton]) svg")
+    shown = [mark for mark in marks.all() if mark.is_visible()]
+    assert len(shown) == sum(button.is_visible() for button in buttons.all())
+    tab.click(".st-key-present label:visible >> nth=0")
+    sidebar.wait_for(state="visible")
+    poll(tab, lambda: "present" not in tab.url)
+
+
+def told(tab):
+    return tab.inner_text(".verdict")
+
+
+def next_beat(tab, before):
+    tab.keyboard.press("ArrowRight")
+    poll(tab, lambda: told(tab) != before)
+    return told(tab)
+
+
+def test_step_by_step_every_beat_of_a_round_is_drawn_in_order_and_none_is_skipped(open_tab):
+    tab = open_tab("max_tokens=64&k=3&seed=4")
+    tab.get_by_text("Step", exact=True).click()
+    generate(tab)
+    tab.wait_for_selector("text=the run itself is over", timeout=60_000)
+    tab.wait_for_timeout(500)
+    beats = [next_beat(tab, told(tab))]
+    while len(beats) < 30 and sum("puts" in one or "adds" in one for one in beats) < 2:
+        beats.append(next_beat(tab, beats[-1]))
+    signs = {"read": "r", "proposes": "d", "go to": "s", "accepted": "+", "rejected by": "-"}
+    signs |= {"falls": "f", "puts": "n", "adds": "n"}
+    melody = "".join(next(sign for word, sign in signs.items() if word in one) for one in beats)
+    assert re.fullmatch(r"r(ddds(\+{3}|\+{0,2}-f)n){2}", melody), beats
+    tab.keyboard.press("ArrowLeft")
+    poll(tab, lambda: told(tab) == beats[-2])
+    tab.keyboard.press("Space")
+    tab.wait_for_selector(".st-key-pause button:has-text('Pause')")
+    poll(tab, lambda: told(tab) not in beats[-2:])
+    tab.keyboard.press("Space")
+    tab.wait_for_selector(".st-key-pause button:has-text('Play')")

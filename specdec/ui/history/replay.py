@@ -125,7 +125,8 @@ def _draw(player: Player, identity: str) -> None:
     panels.draw_row(panels.speed(view, run.baseline, link=link))
     panels.draw_row(panels.acceptance(view))
     if not player.is_playing:
-        panels.draw_lanes(view, link=link)
+        if view.rounds:
+            panels.draw_lanes(view, link=link)
         study.draw(run, identity, link=link)
 
 

@@ -64,7 +64,7 @@ def _draw_run(watch: Watch, every_s: float | None, *, final: bool) -> None:
             st.rerun()
         view = show.view if show else RunView(str)
         panels.draw_state(live, view, is_behind=is_behind)
-        if view.rounds or not final:  # or what went wrong is all there is to show
+        if view.rounds or is_behind or not final:  # or what went wrong is all there is to show
             _draw_scene(live, view, show, watch, final=final, is_behind=is_behind)
 
 
@@ -126,7 +126,7 @@ def _draw_scene(
     with watch("charts"):
         panels.draw_row((gauges[1], *acceptance))
     _draw_baseline(live, link)
-    if final:
+    if final and view.rounds:
         panels.draw_lanes(view, link=link)
     if over and live.run is not None:
         study.draw(live.run, live.run.started_at, link=link, live=live)
