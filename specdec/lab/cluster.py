@@ -23,11 +23,11 @@ from specdec.lab.results import Measured
 from specdec.lab.runner import Progress, SweepRunner
 from specdec.runs.run import Run
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import list_sweeps, measured_cells
+from specdec.saved.sweeps import keep_cell, list_sweeps, measured_cells
 from specdec.settings import variables
 
 SCHEDULER = "SPECDEC_SCHEDULER"
-_POLL_S = 0.3
+_POLL_S = 0.2
 _BLOCKS_PER_WORKER = 2
 """So many are sent ahead; the rest waits here, because a condition may be decided meanwhile."""
 _ONE_AT_A_TIME = threading.Lock()
@@ -70,6 +70,7 @@ class ClusterRunner(SweepRunner):
         self._store = store
         self._address = address
         self._sweep_id = _sweep_of(store, plan.digest)
+        self._back = threading.Event()
 
     def run(self) -> Generator[Progress, None, None]:
         """Yield after each cell that came back.
@@ -86,9 +87,9 @@ class ClusterRunner(SweepRunner):
                 f"{SCHEDULER} names no cluster that answers ({self._address}): {error}."
             ) from None
         with client:
-            yield from self._follow(dask, client)
+            yield from self._follow(client)
 
-    def _follow(self, dask: Any, client: Any) -> Generator[Progress, None, None]:
+    def _follow(self, client: Any) -> Generator[Progress, None, None]:
         waiting, text = self._left(), write_plan(self.plan)
         sent: dict[Any, list[Cell]] = {}
         began_s, done = self._clock(), self.num_done
@@ -99,9 +100,11 @@ class ClusterRunner(SweepRunner):
                     waiting = []
                 for block in waiting[:room]:
                     keys = [cell.key for cell in block]
-                    sent[client.submit(measure_block, text, keys, pure=False)] = block
+                    future = client.submit(measure_block, text, keys, pure=False)
+                    future.add_done_callback(lambda _: self._back.set())
+                    sent[future] = block
                 waiting = waiting[room:]
-                for future in self._finished(dask, sent):
+                for future in self._finished(sent):
                     block, failures = sent.pop(future), future.result()
                     self._take(block)
                     ahead = [cell for one in (*sent.values(), *waiting) for cell in one]
@@ -112,15 +115,14 @@ class ClusterRunner(SweepRunner):
         finally:
             client.cancel(list(sent))
 
-    def _finished(self, dask: Any, sent: dict[Any, list[Cell]]) -> list[Any]:
-        """Wait a moment for blocks to come back."""
+    def _finished(self, sent: dict[Any, list[Cell]]) -> list[Any]:
+        """Return the blocks that are back, after a moment if there are none."""
         self._look_up()
-        if not sent:
-            return []
-        try:
-            return list(dask.wait(list(sent), timeout=_POLL_S, return_when="FIRST_COMPLETED").done)
-        except dask.TimeoutError:
-            return []
+        finished = [future for future in sent if future.done()]
+        if not finished:
+            self._back.wait(_POLL_S)
+            self._back.clear()
+        return finished
 
     def _take(self, block: list[Cell]) -> None:
         """Read what the workers kept."""
@@ -208,13 +210,7 @@ class _Work:
         return failures
 
     def _keep(self, cell: Cell, run: Run) -> int | None:
-        try:
-            return self._store.save(run, cell=(self._sweep_id, cell.key))
-        except StoreError:  # a worker that was thought dead may have been first
-            kept = {one.key for one in measured_cells(self._store, self._sweep_id)}
-            if cell.key in kept:
-                return None
-            raise
+        return keep_cell(self._store, self._sweep_id, cell.key, run)
 
 
 @lru_cache(maxsize=1)

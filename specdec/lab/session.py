@@ -20,7 +20,7 @@ from specdec.lab.runner import Progress, SweepRunner
 from specdec.pair import Load, LoadedModel, load_model
 from specdec.runs.run import Run
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import measured_cells, open_sweep
+from specdec.saved.sweeps import keep_cell, measured_cells, open_sweep
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class Session:
             return ClusterRunner(self.plan, self.measured, self._store, address, look_up=look_up)
         return SweepRunner(self.plan, self.measured, self._keep, load=load, look_up=look_up)
 
-    def _keep(self, cell: Cell, run: Run) -> int:
-        return self._store.save(run, cell=(self.sweep_id, cell.key))
+    def _keep(self, cell: Cell, run: Run) -> int | None:
+        return keep_cell(self._store, self.sweep_id, cell.key, run)
 
 
 class _StopError(Exception):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from specdec.errors import StoreError
+from specdec.runs.run import Run
 from specdec.saved.rows import CELLS, KEPT, RUNS, SWEEPS
 from specdec.saved.store import RunStore
 
@@ -106,6 +108,42 @@ def measured_cells(store: RunStore, sweep_id: int) -> list[MeasuredCell]:
     with store.database.reading() as connection:
         rows = connection.execute(query).all()
     return [MeasuredCell._make(row) for row in rows if _is_sound(row)]
+
+
+def keep_cell(store: RunStore, sweep_id: int, cell: str, run: Run) -> int | None:
+    """Save the run of a cell and return its number; None where somebody was faster.
+
+    Two processes may measure one sweep, and a worker that was thought dead may not be.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    try:
+        return store.save(run, cell=(sweep_id, cell))
+    except StoreError:
+        query = sa.select(CELLS.c.run_id).where(CELLS.c.sweep_id == sweep_id, CELLS.c.cell == cell)
+        with store.database.reading() as connection:
+            if connection.scalar(query) is None:
+                raise
+        return None
+
+
+def saved_prompts(store: RunStore, limit: int) -> list[str]:
+    """Return the prompts of the latest runs that are no cells of sweeps, none twice.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    latest = sa.func.max(RUNS.c.id)
+    query = (
+        sa.select(RUNS.c.prompt)
+        .where(KEPT, RUNS.c.prompt != "", RUNS.c.id.not_in(sa.select(CELLS.c.run_id)))
+        .group_by(RUNS.c.prompt)
+        .order_by(latest.desc())
+        .limit(limit)
+    )
+    with store.database.reading() as connection:
+        return [one for one in connection.scalars(query) if isinstance(one, str) and one.strip()]
 
 
 def usual_tokens_per_s(store: RunStore, target: str) -> float | None:

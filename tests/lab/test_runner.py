@@ -15,6 +15,7 @@ from specdec.lab.plan import PLAIN_ARM, Arm
 from specdec.lab.plan_file import parse_plan
 from specdec.lab.results import Condition, Measured, Results
 from specdec.lab.runner import SweepRunner
+from specdec.lab.session import Session
 from specdec.pair import load_model
 from specdec.saved.rows import RunFilter
 from specdec.saved.store import RunStore
@@ -216,6 +217,15 @@ class TestStored:
             ):
                 assert ours.arm == theirs.arm
                 assert theirs.speedup.mean == pytest.approx(ours.speedup.mean)
+
+    def test_two_who_measure_one_sweep_keep_each_cell_once(self, store, plan):
+        first, second = (Session(store, plan, "").runner(load=load) for _ in range(2))
+        assert not list(itertools.islice(first.run(), 4))[-1].failure
+        assert not [one for one in second.run() if one.failure]
+        (line,) = list_sweeps(store)
+        assert line.num_cells == plan.num_cells
+        assert store.count(RunFilter(sweep=line.id)) == plan.num_cells
+        assert Session(store, plan, "").runner().cells() == []
 
     def test_ten_thousand_cells_open_in_less_than_a_second(self, store, tmp_path):
         plan = parse_plan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from specdec.lab.plan_file import parse_plan
 from specdec.lab.results import Measured
 from specdec.saved.sweeps import list_sweeps, measured_cells
 from specdec.ui import loaders
+from tests.made_runs import tiny_run
 from tests.models.tiny import write_tiny_llama
 
 APP = Path(__file__).parents[2] / "streamlit_app.py"
+HOSTILE = "<script>alert(1)</script> \"\"\" '''\\"
 PLAN = """
 name = "<b>hostile</b> **name** $x$"
 target = {target!r}
@@ -152,6 +155,17 @@ def test_a_choice_writes_the_plan(page):
     page.multiselect(key="lab_temperatures").set_value([]).run()
     assert "Choose at least one number" in words_of(page)
     assert page.multiselect(key="lab_temperatures").value == ["0"]
+
+
+def test_the_prompts_of_the_history_are_taken(page, store, tmp_path):
+    page.run()
+    press(page, "lab_saved_prompts")
+    assert "holds no prompts" in words_of(page)
+    for prompt in ("one", "two", "one", HOSTILE):
+        store.save(replace(tiny_run(tmp_path), prompt=prompt))
+    press(page, "lab_saved_prompts")
+    page.multiselect(key="lab_classes").set_value([]).run()
+    assert "3 prompts (1 class)" in words_of(page)
 
 
 def test_own_prompts_are_opened_and_kept_with_the_sweep(page, store):

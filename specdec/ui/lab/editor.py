@@ -9,12 +9,14 @@ from typing import Any
 import streamlit as st
 
 from specdec.codec import dumps
-from specdec.errors import SettingsError
+from specdec.errors import SettingsError, StoreError
 from specdec.lab.plan import OWN_SERVER, Plan, Strategy
 from specdec.lab.plan_file import parse_plan, split_prompts, split_strategies, write_plan
 from specdec.lab.prompts import CLASSES, built_in, parse_prompts
 from specdec.offers import Offers
 from specdec.pair import draft_choices, target_choices
+from specdec.saved.store import RunStore
+from specdec.saved.sweeps import saved_prompts
 from specdec.settings import MAX_MAX_TOKENS, MAX_NUM_DRAFT_TOKENS, Settings, is_endpoint
 from specdec.view import words
 
@@ -62,7 +64,7 @@ def open_plan(text: str) -> None:
     st.session_state.lab_plan_text = text
 
 
-def draw_editor() -> Plan | None:
+def draw_editor(store: RunStore) -> Plan | None:
     """Draw the plan and return it, None where it is none yet; the page then says why."""
     text = plan_text()
     plan, error = None, st.session_state.pop("lab_refused", "")
@@ -75,7 +77,7 @@ def draw_editor() -> Plan | None:
         with choices:
             _draw_choices(plan)
         with file:
-            _draw_file(text)
+            _draw_file(text, store)
     if error:
         st.error(words.plain(error[:1].upper() + error[1:]), icon=":material/error:")
     return plan
@@ -84,7 +86,7 @@ def draw_editor() -> Plan | None:
 # -- the file ------------------------------------------------------------------------------------
 
 
-def _draw_file(text: str) -> None:
+def _draw_file(text: str, store: RunStore) -> None:
     st.session_state.lab_text_box = text
     st.text_area(
         "The plan as a file",
@@ -114,6 +116,13 @@ def _draw_file(text: str) -> None:
                 "prompt (and class), JSON Lines with prompt and class, or Spec-Bench's "
                 "question.jsonl.",
             )
+            st.button(
+                "Take the prompts of saved runs",
+                key="lab_saved_prompts",
+                on_click=_take_saved_prompts,
+                args=(store,),
+                help=f"Of the latest runs in the history, {MANY_PROMPTS} at most, none twice.",
+            )
 
 
 def _take_text() -> None:
@@ -133,6 +142,15 @@ def _take_upload() -> None:
     except UnicodeDecodeError:
         st.session_state.lab_refused = f"{name} is not text in UTF-8: save it in that encoding."
     except SettingsError as error:
+        st.session_state.lab_refused = str(error)
+
+
+def _take_saved_prompts(store: RunStore) -> None:
+    """Make a file of the prompts in the history, and name it in the plan."""
+    try:
+        found = [dumps({"prompt": one}) for one in saved_prompts(store, MANY_PROMPTS)]
+        _take_prompts("saved-runs.jsonl", "\n".join(found).encode())
+    except (SettingsError, StoreError) as error:
         st.session_state.lab_refused = str(error)
 
 

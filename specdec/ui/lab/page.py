@@ -24,7 +24,7 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
     sweeps = list_sweeps(store)
     if sweeps:
         _draw_sweeps(sweeps)
-    plan = draw_editor()
+    plan = draw_editor(store)
     if plan is None:
         return
     sweep = next((one for one in sweeps if one.digest == plan.digest), None)
