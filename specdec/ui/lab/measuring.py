@@ -41,8 +41,9 @@ class Seen:
 
     def take(self, cells: list[Measured]) -> None:
         """Take in what was measured since."""
-        for one in cells[len(self.results.cells) :]:
-            self.results.add(one)
+        for one in tuple(cells):  # workers of a cluster end in any order
+            if one.key not in self.results.keys:
+                self.results.add(one)
 
     def complete(self, plan: Plan) -> tuple[Results, list[Check]]:
         """Return the results with what the plan predicts, worked out when cells were added."""
