@@ -8,7 +8,7 @@ from specdec.errors import SettingsError
 from specdec.live.pump import Save
 from specdec.live.shelf import ModelShelf
 from specdec.settings import Settings
-from specdec.ui import loaders, panels
+from specdec.ui import kept, loaders, panels
 from specdec.ui.history.store import save_run
 from specdec.ui.live import controls, stage
 from specdec.ui.live.connection import draw_connection
@@ -34,6 +34,7 @@ def draw_page(
     if has_history:
         panels.draw_navigation()
 
+    controls.bring_back()
     live = controls.current_run()
     moving = live is not None and stage.is_moving(live)
 
@@ -48,6 +49,8 @@ def draw_page(
         live.change(config.num_draft_tokens, config.sampler, config.draft)
     controls.draw_status(config, shelf)
     controls.draw_controls(config, shelf, save, moving=moving)
+    controls.draw_refusal()
+    kept.keep_live()
     draw_connection(config, shelf, live, moving=moving)
     stage.draw(moving=moving, watch=watch)
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from specdec.records import RoundResult, RunSummary, TokenStatus
+from specdec.records import RoundResult, RunSummary, TokenStatus, percent
 from specdec.runs.run import Run
 from specdec.runs.speedup import interval_words, speedup_of
 
@@ -44,7 +44,7 @@ def print_summary(run: Run, screen: Console) -> None:
     if summary.num_draft_tokens:
         screen.print(
             f"{summary.num_accepted_draft_tokens} of {summary.num_draft_tokens} drafted tokens "
-            f"accepted ({summary.draft_acceptance_rate:.0%}), "
+            f"accepted ({percent(summary.draft_acceptance_rate)}), "
             f"{summary.tokens_per_target_call:.1f} tokens per target call."
         )
     if summary.tokens_per_s is not None:

@@ -19,6 +19,7 @@ from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.runs.speedup import measure_speedup
+from specdec.ui import kept
 from specdec.view import charts, figures, lanes_chart, pace, words
 from specdec.view.chips import FITTING_SHARE
 from specdec.view.graph import (
@@ -55,7 +56,12 @@ def draw_style() -> None:
 def draw_navigation() -> None:
     """Draw the way from page to page at the top of the sidebar."""
     with st.sidebar:
-        st.page_link("streamlit_app.py", label="Live", icon=":material/account_tree:")
+        st.page_link(
+            "streamlit_app.py",
+            label="Live",
+            icon=":material/account_tree:",
+            query_params=kept.live_address(),
+        )
         st.page_link("pages/1_History.py", label="History", icon=":material/history:")
         st.page_link("pages/2_Lab.py", label="Lab", icon=":material/science:")
 

@@ -75,7 +75,7 @@ def test_while_a_run_goes_on_it_can_be_stopped_and_keeps_its_tokens(page, model)
     assert "Drafting" in said or "Verifying" in said
     assert not page.button(key="stop").disabled
     assert page.button(key="generate").disabled
-    assert page.slider(key="max_tokens").disabled
+    assert page.number_input(key="max_tokens").disabled
     assert not page.slider(key="k").disabled
     assert len(tree(page)) == 1
     page.button(key="stop").click()
@@ -113,8 +113,39 @@ def test_an_empty_prompt_is_refused_with_a_sentence(page):
     page.run()
     page.text_area(key="prompt").set_value("  ").run()
     page.button(key="generate").click().run()
-    finish(page)
     assert "The prompt is empty" in check(page)
+    assert "live" not in page.session_state
+    page.text_area(key="prompt").set_value("the tin").run()
+    page.button(key="generate").click().run()
+    finish(page)
+    assert "The prompt is empty" not in check(page)
+
+
+def _no_prompt(page):
+    page.text_area(key="prompt").set_value("  ").run()
+    return "The prompt is empty"
+
+
+def _no_model(page):
+    page.selectbox(key="target").set_value("smollm2-135m").run()
+    return "There is no model smollm2-135m"
+
+
+@pytest.mark.parametrize("spoil", [_no_prompt, _no_model])
+def test_what_cannot_begin_leaves_the_finished_run_on_the_stage(page, spoil):
+    generate(page)
+    shown = finish(page)
+    sentence = spoil(page)
+    page.button(key="generate").click().run()
+    live = page.session_state.live
+    live.join(20)
+    page.run()
+    page.run()
+    said = check(page)
+    assert sentence in said.replace("\\", "")
+    assert page.session_state.live is shown
+    assert "drafted tokens accepted" in said
+    assert len(page.session_state.show.view.rounds) == len(shown.run.rounds)
 
 
 def test_a_model_that_fails_half_way_leaves_its_rounds_on_the_page(page, model):
@@ -144,6 +175,62 @@ def test_settings_from_the_environment_are_the_defaults(page, monkeypatch):
     assert (page.slider(key="k").value, page.slider(key="temperature").value) == (7, 1.2)
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("MAX_TOKENS", "96", "max_tokens", 96),
+        ("MAX_TOKENS", "5", "max_tokens", 5),
+        ("MAX_TOKENS", "4000", "max_tokens", 4000),
+        ("SPECDEC_RTT_MS", "7.5", "rtt_ms", 7.5),
+        ("SPECDEC_RTT_MS", "50", "rtt_ms", 50.0),
+        ("SPECDEC_TOP_K", "40", "top_k", 40),
+        ("SPECDEC_TOP_P", "0.03", "top_p", 0.03),
+        ("TEMPERATURE", "0.333", "temperature", 0.333),
+        ("SPECDEC_SEED", "5000000000", "seed", 5_000_000_000),
+        ("SPECULATION_K", "0", "num_draft_tokens", 0),
+        ("SPECULATION_K", "0", "draft", "none"),
+        ("SPECULATION_TREE", "4-1", "tree", "4-1"),
+    ],
+)
+def test_every_setting_of_the_environment_reaches_the_run_as_it_is(
+    page, monkeypatch, variable, text, name, value
+):
+    monkeypatch.setenv("MAX_TOKENS", "8")
+    monkeypatch.setenv(variable, text)
+    live = generate(page)
+    assert getattr(live.config, name) == value
+    live.stop()
+
+
+def test_jitter_of_the_environment_goes_with_its_link(page, monkeypatch):
+    monkeypatch.setenv("SPECDEC_RTT_MS", "1")
+    monkeypatch.setenv("SPECDEC_JITTER_MS", "0.5")
+    monkeypatch.setenv("MAX_TOKENS", "8")
+    live = generate(page)
+    assert (live.config.rtt_ms, live.config.jitter_ms) == (1.0, 0.5)
+
+
+def test_a_target_that_was_only_looked_at_leaves_the_draft_as_it_was(page):
+    page.run()
+    page.selectbox(key="draft").set_value("suffix").run()
+    for other in ("smollm2-135m", "@cerebras"):
+        page.selectbox(key="target").set_value(other).run()
+        assert page.selectbox(key="draft").value != "suffix"
+        assert page.selectbox(key="link").disabled is (other == "@cerebras")
+        page.selectbox(key="target").set_value("toy").run()
+        assert page.selectbox(key="draft").value == "suffix"
+    check(page)
+
+
+def test_a_name_that_is_typed_in_is_taken_and_stands_in_no_address(page):
+    page.session_state["target"] = "some/where"
+    page.run()
+    assert page.selectbox(key="target").value == "some/where"
+    assert "target" not in page.query_params
+    assert "target" not in page.session_state.live_address
+    check(page)
+
+
 def test_a_bad_setting_in_the_environment_is_one_sentence(page, monkeypatch):
     monkeypatch.setenv("SPECULATION_K", "many")
     assert "SPECULATION_K must be a whole number" in check(page.run()).replace("\\", "")
@@ -161,7 +248,8 @@ def test_a_shared_machine_offers_what_its_owner_lists(page, monkeypatch):
     monkeypatch.setenv("SPECDEC_TARGETS", "toy")
     check(page.run())
     assert page.selectbox(key="target").options == ["toy"]
-    assert "another model …" not in page.selectbox(key="draft").options
+    assert not page.selectbox(key="target").proto.accept_new_options
+    assert not page.selectbox(key="draft").proto.accept_new_options
     monkeypatch.setenv("SPECDEC_MODELS", "")
     monkeypatch.setenv("SPECDEC_TARGETS", "")
     assert "offers no target" in check(page.run())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
+from specdec.errors import SettingsError
 from specdec.live.pump import LiveRun, Save
 from specdec.live.shelf import ModelShelf
 from specdec.models.fetch import hub
+from specdec.pair import check_prompt
+from specdec.perform import Phase
 from specdec.settings import RunConfig
-from specdec.ui import loaders
+from specdec.ui import kept, loaders
 from specdec.ui.live import presentation
 from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, STEP
 from specdec.view import words
@@ -57,9 +60,28 @@ def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
         is_shown=True,
     )
     loaders.this_tab().hold(live)
+    st.session_state.before = (st.session_state.get("live"), st.session_state.get("show"))
+    st.session_state.refusal = ""
     st.session_state.live = live.start()
     st.session_state.show = None
     st.session_state.pop("wanted_tab", None)
+
+
+def bring_back() -> None:
+    """Put the run before back on the stage if this one failed before it wrote anything."""
+    live, (before, show) = current_run(), st.session_state.get("before", (None, None))
+    if live is None or before is None or live.is_alive or live.run is not None:
+        return
+    if live.performance.phase is Phase.FAILED:
+        st.session_state.refusal = live.error or ""
+        st.session_state.live, st.session_state.show = before, show
+        st.session_state.before = (None, None)
+
+
+def draw_refusal() -> None:
+    """Say why the last press of Generate came to nothing; the run before stays on the stage."""
+    if refusal := st.session_state.get("refusal"):
+        st.error(words.plain(refusal), icon=":material/error:")
 
 
 def stop() -> None:
@@ -82,9 +104,10 @@ def replay() -> None:
 
 def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: bool) -> None:
     """Draw the prompt with its examples, and the buttons."""
-    st.session_state.setdefault("prompt", EXAMPLE_PROMPTS["Explain"])
+    shown = st.session_state.get("prompt", _default_prompt())
+    kept.keep_unshared("prompt", shown if len(shown) > kept.MAX_PROMPT_CHARS else "")
     with st.expander(
-        _one_line(st.session_state.prompt),
+        _one_line(shown),
         expanded=current_run() is None,
         icon=":material/edit:",
     ):
@@ -97,7 +120,9 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         )
         st.text_area(
             "Prompt",
+            _default_prompt(),
             key="prompt",
+            bind=None if kept.unshared("prompt") else "query-params",
             height=90,
             placeholder="Ask the model something.",
             label_visibility="collapsed",
@@ -111,7 +136,12 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             key="generate",
             disabled=moving,
         ):
-            start(config, shelf, save)
+            try:
+                check_prompt(st.session_state.prompt)
+            except SettingsError as error:
+                st.session_state.refusal = str(error)
+            else:
+                start(config, shelf, save)
             st.rerun()
         st.button(
             "Skip to the end" if is_run_over() and moving else "Stop",
@@ -149,6 +179,10 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             help="Live: as it happens. Slow motion: in even beats, one thing after the other. "
             "Step: a beat at each press of an arrow key. The run itself is never slowed down.",
         )
+
+
+def _default_prompt() -> str:
+    return kept.unshared("prompt") or EXAMPLE_PROMPTS["Explain"]
 
 
 def _one_line(prompt: str) -> str:

@@ -1,24 +1,38 @@
 """The sidebar: what to run, as widgets whose values are shared in the URL.
 
-A model that is typed in (a folder, say) is no part of the URL: a link that somebody sends must
-not open a path on this machine.
+A model that is typed in (a folder, say) and a server are no part of the URL: a link that somebody
+sends must not open a path on this machine, nor choose what may cost something. `specdec.ui.kept`
+holds them while the visitor is on another page.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Literal
+
 import streamlit as st
 
 from specdec.block import RULES
+from specdec.drafters.none import NoDrafter
 from specdec.errors import SettingsError
 from specdec.offers import Offers
 from specdec.pair import draft_choices, takes_tree, target_choices
 from specdec.policies.named import POLICIES
-from specdec.settings import MAX_NUM_DRAFT_TOKENS, RunConfig, default_draft, is_endpoint
+from specdec.settings import (
+    MAX_MAX_TOKENS,
+    MAX_NUM_DRAFT_TOKENS,
+    RunConfig,
+    default_draft,
+    is_endpoint,
+)
+from specdec.ui import kept
 from specdec.ui.live.place import choose_place
 from specdec.ui.live.presets import LINKS, TREES
 
-OTHER = "another model …"
-_MIN_TOKENS, _MAX_TOKENS, _TOKENS_STEP = 64, 1024, 64
+MAX_TOP_K = 1_000_000
+_TOKENS_STEP = 32
+_MAX_SEED = 2**53 - 1
+"""The largest whole number that a browser can hold."""
 _FIXED = "Fixed while a run goes on; the next run takes it."
 _LIVE = "May be changed while a run goes on, and takes effect in the next round."
 
@@ -30,7 +44,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
         SettingsError: a value cannot be used.
     """
     with st.sidebar:
-        target = _target(defaults.target, disabled=running)
+        target = _target(defaults, disabled=running)
         draft = _draft(_default_draft(defaults, target), target)
         num_draft_tokens = st.slider(
             "Drafted tokens per round, K",
@@ -69,7 +83,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
         )
         top_p = st.slider(
             "Top-p",
-            0.05,
+            min(0.05, defaults.top_p),
             1.0,
             defaults.top_p,
             0.05,
@@ -78,32 +92,34 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
             help="Only the likeliest tokens that together hold this share of the probability "
             f"may be chosen; 1 switches it off. {_LIVE}",
         )
-        max_tokens = st.slider(
+        max_tokens = st.number_input(
             "Most tokens to write",
-            _MIN_TOKENS,
-            _MAX_TOKENS,
-            _allowed_tokens(defaults.max_tokens),
+            1,
+            MAX_MAX_TOKENS,
+            defaults.max_tokens,
             _TOKENS_STEP,
             key="max_tokens",
             bind="query-params",
             disabled=running,
             help=f"The run ends here if the model has not ended by itself. {_FIXED}",
         )
-        link = st.selectbox(
-            "Emulated link to the target",
-            list(LINKS),
-            key="link",
-            bind="query-params",
-            disabled=running,
-            help="Emulated: a real wait of this round-trip time around every call of the target, "
-            f"as if it stood that far away. {_FIXED}",
-        )
+        rtt_ms = _link(defaults.rtt_ms, target, running=running)
         with st.expander("More settings"):
+            top_k = st.number_input(
+                "Top-k",
+                0,
+                MAX_TOP_K,
+                min(MAX_TOP_K, defaults.top_k),
+                key="top_k",
+                bind="query-params",
+                help="Only this many of the likeliest tokens may be chosen; 0 switches it off. "
+                f"{_LIVE}",
+            )
             seed = st.number_input(
                 "Seed",
                 0,
-                2**31 - 1,
-                defaults.seed,
+                _MAX_SEED,
+                min(_MAX_SEED, defaults.seed),
                 key="seed",
                 bind="query-params",
                 disabled=running,
@@ -143,11 +159,13 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
         device=place.device,
         one_row=place.one_row,
         num_draft_tokens=0 if draft == "none" else num_draft_tokens,
-        temperature=round(temperature, 2),
-        top_p=round(top_p, 2),
-        max_tokens=max_tokens,
+        temperature=round(temperature, 4),
+        top_k=int(top_k),
+        top_p=round(top_p, 4),
+        max_tokens=int(max_tokens),
         seed=int(seed),
-        rtt_ms=LINKS[link],
+        rtt_ms=rtt_ms,
+        jitter_ms=defaults.jitter_ms if rtt_ms else 0.0,
         tree=tree,
         policy=policy,
         rule=rule,
@@ -175,77 +193,118 @@ def _tree(default: str, draft: str, *, running: bool) -> str:
     return names[name] if takes_tree(draft) else ""
 
 
-def _target(default: str, *, disabled: bool) -> str:
-    from_link = st.query_params.get("target", "")
-    if is_endpoint(from_link):
-        del st.query_params["target"]  # nobody's link chooses a server, which may cost something
-    names = _names(target_choices(), default)
+def _link(default_ms: float, target: str, *, running: bool) -> float:
+    """Return the round trip of the emulated link; a server has a real one."""
+    names = dict(LINKS)
+    if default_ms not in names.values():
+        names[f"as in .env ({default_ms:g} ms)"] = default_ms
+    is_server = is_endpoint(target)
+    name = st.selectbox(
+        "Emulated link to the target",
+        list(names),
+        list(names.values()).index(default_ms),
+        key="link",
+        bind="query-params",
+        disabled=running or is_server,
+        help="Emulated: a real wait of this round-trip time around every call of the target, "
+        "as if it stood that far away. A target behind a server has a real link, and none is "
+        f"emulated. {_FIXED}",
+    )
+    return 0.0 if is_server else names[name]
+
+
+def _target(defaults: RunConfig, *, disabled: bool) -> str:
+    choices = target_choices()
+    names, takes_names = _names("target", choices, defaults.target)
     if not names:
         raise SettingsError(
             "This machine offers no target: its owner has to list one in SPECDEC_MODELS or "
             "SPECDEC_TARGETS."
         )
-    is_server = any(map(is_endpoint, (from_link, str(st.session_state.get("target", default)))))
+    default = kept.unshared("target") or defaults.target
     name = st.selectbox(
         "Target",
         names,
         names.index(default) if default in names else 0,
         key="target",
-        bind=None if is_server else "query-params",  # no endpoint in a shared link
+        bind=_bind("target", default, {*choices, defaults.target}),
         disabled=disabled,
+        on_change=_take_target,
+        args=(defaults,),
+        accept_new_options=takes_names,
         help="The model that decides: the text follows its distribution, whatever the draft "
-        f"proposes. {_FIXED}",
+        f"proposes. {_typing(takes_names)}{_FIXED}",
     )
-    if name != OTHER:
-        return name
-    typed = _typed("target", disabled=disabled)
-    if typed:
-        Offers.from_environment().check_target(typed)  # before anything is looked up
-    return typed
+    assert name is not None
+    if name not in choices and name != defaults.target:
+        Offers.from_environment().check_target(name)  # before anything is looked up
+    return name
 
 
-def _names(choices: list[str], default: str) -> list[str]:
-    """Return what a box offers: the choices, the default of `.env`, and any other if allowed."""
-    offers = Offers.from_environment()
-    if not offers.takes_names:
-        return choices
-    return [*choices, *({default} - set(choices)), OTHER]
+def _take_target(defaults: RunConfig) -> None:
+    """Give a newly chosen target the draft it had when it was last drawn, or its default."""
+    target = st.session_state.target
+    drafts: dict[str, str] = st.session_state.setdefault("drafts", {})
+    st.session_state.draft = drafts.get(target) or _default_draft(defaults, target)
+
+
+def _typing(takes_names: bool) -> str:
+    if not takes_names:
+        return ""
+    return (
+        "Or type another one, and press Enter: a Hugging Face repository id, a local folder in "
+        "Hugging Face form, or a local .gguf file. Draft and target need the same vocabulary. "
+        "What is typed is not part of the shared link. "
+    )
+
+
+def _bind(role: str, default: str, shareable: Collection[str]) -> Literal["query-params"] | None:
+    """Share a choice in the URL; neither what somebody typed nor a server, and take none from it.
+
+    What is not shared is kept for when the visitor comes back from another page.
+    """
+    from_link = st.query_params.get(role, "")
+    name = str(st.session_state.get(role, default))
+    is_shared = name in shareable and not is_endpoint(name)
+    is_refused = bool(from_link) and (is_endpoint(from_link) or from_link not in shareable)
+    if is_refused or (from_link and not is_shared):
+        del st.query_params[role]
+    kept.keep_unshared(role, "" if is_shared else name)
+    return "query-params" if is_shared and not is_refused else None
+
+
+def _names(role: str, choices: Collection[str], default: str) -> tuple[list[str], bool]:
+    """Return what a box offers, and whether it takes other names too."""
+    if not Offers.from_environment().takes_names:
+        return list(choices), False
+    typed = kept.unshared(role) or default
+    return list(dict.fromkeys([*choices, default, typed, st.session_state.get(role, typed)])), True
 
 
 def _default_draft(defaults: RunConfig, target: str) -> str:
     """Return the draft of `.env` where it fits `target`, else the one that needs no choice."""
+    if defaults.num_draft_tokens == 0:
+        return NoDrafter.name
     of_its_target = defaults.draft == default_draft(defaults.target)
     return default_draft(target) if of_its_target else defaults.draft
 
 
 def _draft(default: str, target: str) -> str:
     choices = draft_choices(target)
-    names = _names(list(choices), default)
+    names, takes_names = _names("draft", choices, default)
+    shareable = {*choices, default}
+    default = kept.unshared("draft") or default
     name = st.selectbox(
         "Draft",
         names,
         names.index(default) if default in names else 0,
         key="draft",
-        bind="query-params",
-        help=f"What proposes tokens cheaply for the target to check. {_LIVE}",
+        bind=_bind("draft", default, shareable),
+        accept_new_options=takes_names,
+        help=f"What proposes tokens cheaply for the target to check. {_typing(takes_names)}{_LIVE}",
     )
+    assert name is not None
     if name in choices:
         st.caption(choices[name].capitalize() + ".")
-    return _typed("draft", disabled=False) if name == OTHER else name
-
-
-def _typed(role: str, *, disabled: bool) -> str:
-    return st.text_input(
-        f"Name of the {role} model",
-        key=f"{role}_name",
-        placeholder="organisation/name, a folder, or a .gguf file",
-        disabled=disabled,
-        help="A Hugging Face repository id, a local folder in Hugging Face form, or a local .gguf "
-        "file. Draft and target need the same vocabulary. Not part of the shared link.",
-    ).strip()
-
-
-def _allowed_tokens(value: int) -> int:
-    """Return the nearest value that the slider can show."""
-    steps = round(value / _TOKENS_STEP)
-    return min(_MAX_TOKENS, max(_MIN_TOKENS, steps * _TOKENS_STEP))
+    st.session_state.setdefault("drafts", {})[target] = name
+    return name
