@@ -32,6 +32,7 @@ def draw_page(
     st.set_page_config(page_title="SpeculatoViz", page_icon=str(panels.ICON), layout="wide")
     panels.draw_style()
     if has_history:
+        kept.bring_back_live()
         panels.draw_navigation()
 
     controls.bring_back()
@@ -50,7 +51,7 @@ def draw_page(
     controls.draw_status(config, shelf)
     controls.draw_controls(config, shelf, save, moving=moving)
     controls.draw_refusal()
-    kept.keep_live()
+    kept.keep_live(config, st.session_state.prompt, defaults, controls.default_prompt())
     draw_connection(config, shelf, live, moving=moving)
     stage.draw(moving=moving, watch=watch)
 

@@ -140,6 +140,14 @@ class RunStore:
         with self._database.writing() as connection:
             self._mark(connection, run_ids, None)
 
+    def last_deleted(self) -> list[int]:
+        """Return what the last deletion took off the list, as long as it can be brought back."""
+        oldest = _iso(datetime.now(UTC) - UNDO_TIME)
+        last = sa.select(sa.func.max(RUNS.c.deleted_at)).where(RUNS.c.deleted_at >= oldest)
+        query = sa.select(RUNS.c.id).where(RUNS.c.deleted_at == last.scalar_subquery())
+        with self._database.reading() as connection:
+            return list(connection.scalars(query.order_by(RUNS.c.id)))
+
     def _mark(
         self, connection: sa.Connection, run_ids: Collection[int], deleted_at: str | None
     ) -> None:

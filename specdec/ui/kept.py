@@ -11,27 +11,92 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-SHARED = (
-    *("target", "draft", "k", "policy", "tree", "temperature", "top_p", "top_k", "max_tokens"),
-    *("link", "seed", "backend", "device", "one_row", "rule", "prompt"),
-)
-"""Keys of the live page's widgets whose values stand in its address."""
+from specdec.pair import draft_choices, target_choices
+from specdec.settings import RunConfig, is_endpoint
+from specdec.ui.live.presets import LINKS, TREES
+
 MAX_PROMPT_CHARS = 1500
 """A longer prompt is no part of an address: servers and messengers cut them off."""
 
 
-def keep_live() -> None:
-    """Remember what the live page is set to, as far as that may be shared."""
-    held = {key: st.session_state[key] for key in SHARED if key in st.session_state}
+def keep_live(config: RunConfig, prompt: str, defaults: RunConfig, default_prompt: str) -> None:
+    """Remember what the live page is set to; its address tells what is not as by default."""
+    usual = _settings_of(defaults, default_prompt)
+    settings = _settings_of(config, prompt)
     st.session_state.live_address = {
-        key: _text(value) for key, value in held.items() if not unshared(key)
+        name: text
+        for name, text in settings.items()
+        if text != usual.get(name) and not unshared(name)
     }
+
+
+def bring_back_live() -> None:
+    """Go to the live page as it was where the back button leads to its bare address.
+
+    Streamlit leaves such an entry behind when it turns from the live page to another.
+    """
+    is_fresh = "target" not in st.session_state  # which is forgotten on every other page
+    if is_fresh and not st.query_params and live_address():
+        st.switch_page("streamlit_app.py", query_params=live_address())
 
 
 def live_address() -> Mapping[str, str]:
     """Return the parameters of the address that leads back to the live page as it was."""
     address: Mapping[str, str] = st.session_state.get("live_address", {})
     return address
+
+
+def keep_history(address: Mapping[str, str]) -> None:
+    """Remember which runs the history page shows."""
+    st.session_state.history_address = address
+
+
+def history_address() -> Mapping[str, str]:
+    """Return the parameters of the address that leads back to them."""
+    address: Mapping[str, str] = st.session_state.get("history_address", {})
+    return address
+
+
+def address_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
+    """Return the address of the live page with the settings and the prompt of a run.
+
+    What no address may hold, or no list offers, is kept in the session instead.
+    """
+    drafts = draft_choices(config.target)
+    keep_unshared("target", "" if config.target in _shared_targets() else config.target)
+    keep_unshared("draft", "" if config.draft in drafts else config.draft)
+    keep_unshared("rtt_ms", "" if config.rtt_ms in LINKS.values() else str(config.rtt_ms))
+    keep_unshared("tree", "" if config.tree in TREES.values() else config.tree)
+    keep_unshared("prompt", prompt if len(prompt) > MAX_PROMPT_CHARS else "")
+    settings = _settings_of(config, prompt)
+    return {name: text for name, text in settings.items() if not unshared(name)}
+
+
+def _settings_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
+    """Return the widgets' values as an address has them."""
+    links = {rtt_ms: name for name, rtt_ms in LINKS.items()}
+    trees = {tree: name for name, tree in TREES.items()}
+    settings = {
+        "target": config.target,
+        "draft": config.draft,
+        "k": str(config.num_draft_tokens or ""),
+        "policy": config.policy,
+        "tree": trees.get(config.tree, config.tree),
+        "temperature": f"{config.temperature:g}",
+        "top_p": f"{config.top_p:g}",
+        "top_k": str(config.top_k),
+        "max_tokens": str(config.max_tokens),
+        "link": links.get(config.rtt_ms, f"{config.rtt_ms:g} ms"),
+        "seed": str(config.seed),
+        "one_row": str(config.one_row).lower(),
+        "rule": config.rule,
+        "prompt": prompt,
+    }
+    return {name: text for name, text in settings.items() if text}
+
+
+def _shared_targets() -> set[str]:
+    return {name for name in target_choices() if not is_endpoint(name)}
 
 
 def keep_unshared(key: str, value: str) -> None:
@@ -43,7 +108,3 @@ def unshared(key: str) -> str:
     """Return a value that stands in no address, the empty text if there is none."""
     value: str = st.session_state.get("unshared", {}).get(key, "")
     return value
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -62,7 +62,12 @@ def draw_navigation() -> None:
             icon=":material/account_tree:",
             query_params=kept.live_address(),
         )
-        st.page_link("pages/1_History.py", label="History", icon=":material/history:")
+        st.page_link(
+            "pages/1_History.py",
+            label="History",
+            icon=":material/history:",
+            query_params=kept.history_address(),
+        )
         st.page_link("pages/2_Lab.py", label="Lab", icon=":material/science:")
 
 

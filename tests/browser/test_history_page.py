@@ -102,6 +102,51 @@ def shown_rounds(tab):
     return int(tab.input_value(".st-key-replay_round input"))
 
 
+PROMPT = ".st-key-prompt textarea"
+LINKS = "[data-testid=stPageLink-NavLink]"
+
+
+def shown_settings(tab):
+    tab.wait_for_selector(".st-key-generate button:visible", timeout=30_000)
+    tab.wait_for_timeout(800)
+    return tab.input_value(PROMPT), tab.inner_text(".st-key-k [data-testid=stSliderThumbValue]")
+
+
+def test_going_to_the_history_and_back_loses_nothing(open_history, history):
+    tab = open_history()
+    tab.goto(f"{history.url}/?k=7")
+    tab.wait_for_selector(".st-key-generate button:visible", timeout=60_000)
+    tab.fill(PROMPT, "the tin and the ant")
+    tab.keyboard.press("Control+Enter")
+    poll(tab, lambda: "tin" in tab.url)
+    mine = ("the tin and the ant", "7")
+    assert shown_settings(tab) == mine
+
+    tab.click(f"{LINKS}:has-text('History')")
+    tab.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=30_000)
+    tab.wait_for_timeout(800)
+    click_line(tab, 1)
+    tab.wait_for_selector(".run-name:has-text('#1 ')")
+    assert tab.url.endswith("run=1")
+    tab.click(f"{LINKS}:has-text('Live')")
+    poll(tab, lambda: "History" not in tab.url)
+    assert shown_settings(tab) == mine
+
+    tab.click(f"{LINKS}:has-text('History')")
+    tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
+    tab.go_back()
+    assert shown_settings(tab) == mine
+    tab.go_forward()
+    tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
+
+    tab.click(".st-key-open_in_live_button button")
+    run = history.run
+    poll(tab, lambda: "History" not in tab.url)
+    assert shown_settings(tab) == (run.prompt, str(run.config.num_draft_tokens))
+    tab.go_back()
+    tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
+
+
 def test_a_run_leaves_as_a_file_comes_in_again_and_plays(open_history, history, tmp_path):
     tab = open_history()
     click_line(tab, 1)

@@ -176,7 +176,7 @@ def test_a_selection_stays_with_its_run_when_the_list_changes(page, store, folde
     select(page, 0)
     store.save(tiny_run(folder, seed=2))
     check(page.run())
-    assert page.session_state.chosen_runs == {first}
+    assert page.query_params["run"] == str(first)
 
 
 def test_filters_narrow_the_list(page, store, folder):
@@ -236,7 +236,35 @@ def test_deleted_runs_come_back_with_undo(page, store, folder):
     page.button(key="undo").click().run()
     check(page)
     assert numbers(page) == [3, 2, 1]
-    assert page.session_state.chosen_runs == {1, 3}
+    assert page.query_params["run"] == "1,3"
+
+
+def test_undo_outlives_a_reload_and_goes_back_one_deletion_at_a_time(page, store, folder):
+    for seed in range(3):
+        store.save(tiny_run(folder, seed=seed))
+    store.delete([1])
+    store.delete([2, 3])
+    assert "2 runs deleted" in check(page.run())
+    page.button(key="undo").click().run()
+    assert numbers(page) == [3, 2]
+    assert "1 run deleted" in check(page)
+    page.button(key="undo").click().run()
+    assert numbers(page) == [3, 2, 1]
+    assert "deleted" not in check(page)
+
+
+def test_the_address_names_the_runs_that_are_shown(page, store, folder):
+    for seed in range(3):
+        store.save(tiny_run(folder, seed=seed))
+    page.query_params["run"] = "2"
+    page.run()
+    assert ".run-name" in html_of(page) or "#2" in html_of(page)
+    select(page, 0)
+    assert page.query_params["run"] == "3"
+    page.query_params["run"] = "<1>,x9, 2"  # the back button, or somebody's link
+    page.run()
+    page.run()
+    assert page.query_params["run"] == "1,2"
 
 
 def test_a_run_that_was_deleted_meanwhile_leaves_quietly(page, store, folder):
@@ -307,7 +335,7 @@ def test_a_trace_goes_out_and_comes_in_as_the_same_run(page, store, folder):
     page.run()
     assert "One run was imported" in upload(page, "run.jsonl", dump_trace(run))
     assert store.load(1) == run
-    assert page.session_state.chosen_runs == {1}
+    assert page.query_params["run"] == "1"
     assert page.metric
 
 

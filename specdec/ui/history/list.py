@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,8 +14,9 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from specdec.errors import SpecdecError
-from specdec.saved.rows import RunFilter, StoredRun
+from specdec.saved.rows import MAX_RHYTHM, RunFilter, StoredRun
 from specdec.saved.store import RunStore
+from specdec.ui import kept
 from specdec.view import words
 from specdec.view.history_words import heading
 
@@ -30,9 +33,38 @@ SORTS = {
 }
 
 
+ADDRESS = "run"
+"""The parameter of the page's address that says which runs are selected."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
 def choose(run_ids: Collection[int]) -> None:
-    """Select these runs when the list is drawn next."""
-    st.session_state.chosen_runs = set(run_ids)
+    """Select these runs when the list is drawn next; the page's address names them."""
+    named = ",".join(map(str, sorted(run_ids)))
+    if named != _address():
+        if named:
+            st.query_params[ADDRESS] = named
+        else:
+            del st.query_params[ADDRESS]
+    kept.keep_history({ADDRESS: named} if named else {})
+    st.session_state.chosen_by_list = named
+
+
+def _address() -> str:
+    return st.query_params.get(ADDRESS, "")
+
+
+def _wanted() -> tuple[set[int], int]:
+    """Return the runs that the page's address selects, and how often it was changed from outside.
+
+    A link or the browser's back button changes it; the list has to be a new one then, because a
+    list keeps its own selection.
+    """
+    if _address() != st.session_state.get("chosen_by_list"):
+        st.session_state.chosen_by_list = _address()
+        st.session_state.num_lists = st.session_state.get("num_lists", 0) + 1
+    numbers = {int(number) for number in _NUMBER.findall(_address())}
+    return numbers, st.session_state.get("num_lists", 0)
 
 
 def tell(kind: str, sentence: str) -> None:
@@ -47,8 +79,7 @@ def draw_notice(store: RunStore) -> None:
         st.error(words.plain(sentence), icon=":material/error:")
     elif kind:
         st.success(words.plain(sentence), icon=":material/check_circle:")
-    deleted = st.session_state.get("deleted_runs", ())
-    if deleted:
+    if deleted := store.last_deleted():
         with st.container(horizontal=True, vertical_alignment="center", key="undo_bar"):
             st.caption(f"{_count(len(deleted))} deleted; this can be undone for a day.")
             st.button(
@@ -126,12 +157,12 @@ def draw_table(store: RunStore, where: RunFilter) -> list[StoredRun]:
     if not lines:
         _draw_nothing(narrowed=where != RunFilter())
         return []
-    chosen = st.session_state.get("chosen_runs", set())
-    at = [row for row, line in enumerate(lines) if line.id in chosen]
+    wanted, version = _wanted()
+    at = [row for row, line in enumerate(lines) if line.id in wanted]
     identity = hashlib.sha256(repr([line.id for line in lines]).encode()).hexdigest()[:12]
     event = st.dataframe(
         table(lines),
-        key=f"runs_{identity}",
+        key=f"runs_{identity}_{version}",
         height=min(TABLE_HEIGHT_PX, 40 + 35 * len(lines)),
         hide_index=True,
         placeholder="–",
@@ -188,8 +219,10 @@ def table(lines: Sequence[StoredRun]) -> pd.DataFrame:
             "temperature": line.temperature,
             "tokens_per_s": line.tokens_per_s,
             "speedup": line.speedup,
+            "sure": _sure(line),
             "acceptance": _in_percent(line.draft_acceptance_rate),
             "length": line.mean_acceptance_length,
+            "rhythm": _rhythm(line),
             "tokens": line.num_tokens,
             "ended": line.finish_reason,
             "target": line.target,
@@ -207,6 +240,21 @@ def _in_percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
+def _sure(line: StoredRun) -> str | None:
+    if line.speedup_low is None or line.speedup_high is None:
+        return None
+    return f"{line.speedup_low:.2f}–{line.speedup_high:.2f}"
+
+
+def _rhythm(line: StoredRun) -> list[float]:
+    """Return tokens per call in the course of a run; nothing where the row does not tell."""
+    try:
+        means = json.loads(line.rhythm or "[]")
+        return [float(mean) for mean in means][:MAX_RHYTHM]
+    except (TypeError, ValueError, RecursionError):
+        return []
+
+
 def _columns() -> dict[str, ColumnConfig | str | None]:
     number, text = st.column_config.NumberColumn, st.column_config.TextColumn
     return {
@@ -222,9 +270,15 @@ def _columns() -> dict[str, ColumnConfig | str | None]:
         "tokens": number("Tokens", width=70),
         "tokens_per_s": number("Tokens/s", format="%.1f", width=76),
         "speedup": number("Speed-up", format="%.2f ×", width=76, help="Over plain decoding."),
+        "sure": text(
+            "95 %", width=90, help="The speed-up if the same run were made again; see its page."
+        ),
         "acceptance": number("Accepted", format="%.1f %%", width=76, help="Of drafted tokens."),
         "length": number(
             "Length", format="%.2f", width=70, help="Mean acceptance length: tokens per round."
+        ),
+        "rhythm": st.column_config.LineChartColumn(
+            "Tokens per call", width=110, y_min=1, help="In the course of the run."
         ),
         "ended": text("Ended", width=80),
         "tags": st.column_config.ListColumn("Tags"),
@@ -252,7 +306,6 @@ def _delete(store: RunStore, run_ids: list[int]) -> None:
     except SpecdecError as error:
         tell("error", str(error))
     else:
-        st.session_state.deleted_runs = run_ids
         choose([])
 
 
@@ -262,7 +315,6 @@ def _undo(store: RunStore, run_ids: list[int]) -> None:
     except SpecdecError as error:
         tell("error", str(error))
     else:
-        st.session_state.deleted_runs = []
         choose(run_ids)
 
 

@@ -17,10 +17,15 @@ from specdec.ui.history.compare import text_html
 from specdec.ui.history.files import draw_downloads
 from specdec.ui.history.list import draw_delete, draw_words
 from specdec.ui.history.store import load_run
+from specdec.ui.kept import address_of
 from specdec.view import words
 from specdec.view.history_words import figure_of, heading, setting_word, shown_value
 
 LONG_PROMPT_CHARS = 2000
+_WAYS_BACK = {
+    False: "The live page with the settings and the prompt that this run began with.",
+    True: "The same, and the run begins at once.",
+}
 
 
 def draw(store: RunStore, line: StoredRun) -> None:
@@ -32,6 +37,7 @@ def draw(store: RunStore, line: StoredRun) -> None:
     run = load_run(store, line)
     st.html(f'<h4 class="run-name">#{line.id} {escape(heading(line))}</h4>')
     with st.container(horizontal=True, key="actions"):
+        _draw_way_back(run)
         draw_downloads(run, f"run-{line.id}")
         draw_words(store, line)
         draw_delete(store, [line])
@@ -50,6 +56,20 @@ def draw(store: RunStore, line: StoredRun) -> None:
             if name not in ("prompt", "prompt_ids")
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True)
+
+
+def _draw_way_back(run: Run) -> None:
+    """Offer the live page with the settings and the prompt of a run, standing or running."""
+    if run.config is None:
+        return
+    for label, icon, again in (
+        ("Open in Live", ":material/open_in_new:", False),
+        ("Run again", ":material/play_arrow:", True),
+    ):
+        key = "run_again" if again else "open_in_live"
+        if st.button(label, icon=icon, key=f"{key}_button", help=_WAYS_BACK[again]):
+            st.session_state.run_again = again
+            st.switch_page("streamlit_app.py", query_params=address_of(run.config, run.prompt))
 
 
 def _draw_ending(run: Run) -> None:

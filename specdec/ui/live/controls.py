@@ -104,7 +104,7 @@ def replay() -> None:
 
 def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: bool) -> None:
     """Draw the prompt with its examples, and the buttons."""
-    shown = st.session_state.get("prompt", _default_prompt())
+    shown = st.session_state.get("prompt", default_prompt())
     kept.keep_unshared("prompt", shown if len(shown) > kept.MAX_PROMPT_CHARS else "")
     with st.expander(
         _one_line(shown),
@@ -120,7 +120,7 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         )
         st.text_area(
             "Prompt",
-            _default_prompt(),
+            default_prompt(),
             key="prompt",
             bind=None if kept.unshared("prompt") else "query-params",
             height=90,
@@ -129,13 +129,14 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         )
     with st.container(horizontal=True, vertical_alignment="center"):
         # Not on_click: a callback would see the settings of the run before.
-        if st.button(
+        pressed = st.button(
             "Generate",
             type="primary",
             icon=":material/play_arrow:",
             key="generate",
             disabled=moving,
-        ):
+        )
+        if pressed or (st.session_state.pop("run_again", False) and not moving):
             try:
                 check_prompt(st.session_state.prompt)
             except SettingsError as error:
@@ -181,7 +182,8 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         )
 
 
-def _default_prompt() -> str:
+def default_prompt() -> str:
+    """Return what the prompt is before anybody typed one."""
     return kept.unshared("prompt") or EXAMPLE_PROMPTS["Explain"]
 
 

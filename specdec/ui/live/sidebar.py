@@ -8,7 +8,6 @@ holds them while the visitor is on another page.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
 
 import streamlit as st
 
@@ -175,6 +174,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
 def _tree(default: str, draft: str, *, running: bool) -> str:
     """Return the shape of the draft: nothing for a chain, or where no model drafts."""
     names = dict(TREES)
+    default = kept.unshared("tree") or default
     if default not in names.values():
         names[default] = default
     name = st.selectbox(
@@ -196,8 +196,9 @@ def _tree(default: str, draft: str, *, running: bool) -> str:
 def _link(default_ms: float, target: str, *, running: bool) -> float:
     """Return the round trip of the emulated link; a server has a real one."""
     names = dict(LINKS)
+    default_ms = float(kept.unshared("rtt_ms") or default_ms)
     if default_ms not in names.values():
-        names[f"as in .env ({default_ms:g} ms)"] = default_ms
+        names[f"{default_ms:g} ms"] = default_ms
     is_server = is_endpoint(target)
     name = st.selectbox(
         "Emulated link to the target",
@@ -215,19 +216,19 @@ def _link(default_ms: float, target: str, *, running: bool) -> float:
 
 def _target(defaults: RunConfig, *, disabled: bool) -> str:
     choices = target_choices()
-    names, takes_names = _names("target", choices, defaults.target)
+    shareable = {name for name in (*choices, defaults.target) if not is_endpoint(name)}
+    default = _default("target", defaults.target, shareable)
+    names, takes_names = _names("target", choices, (defaults.target, default))
     if not names:
         raise SettingsError(
             "This machine offers no target: its owner has to list one in SPECDEC_MODELS or "
             "SPECDEC_TARGETS."
         )
-    default = kept.unshared("target") or defaults.target
     name = st.selectbox(
         "Target",
         names,
         names.index(default) if default in names else 0,
         key="target",
-        bind=_bind("target", default, {*choices, defaults.target}),
         disabled=disabled,
         on_change=_take_target,
         args=(defaults,),
@@ -236,6 +237,7 @@ def _target(defaults: RunConfig, *, disabled: bool) -> str:
         f"proposes. {_typing(takes_names)}{_FIXED}",
     )
     assert name is not None
+    _share("target", name, shareable, unless=defaults.target)
     if name not in choices and name != defaults.target:
         Offers.from_environment().check_target(name)  # before anything is looked up
     return name
@@ -258,27 +260,37 @@ def _typing(takes_names: bool) -> str:
     )
 
 
-def _bind(role: str, default: str, shareable: Collection[str]) -> Literal["query-params"] | None:
-    """Share a choice in the URL; neither what somebody typed nor a server, and take none from it.
+# Streamlit's own binding to the address would put there what was typed, before it can be stopped.
 
-    What is not shared is kept for when the visitor comes back from another page.
-    """
+
+def _default(role: str, default: str, shareable: Collection[str]) -> str:
+    """Return what a box begins with: of the address, of the session, or `default`."""
     from_link = st.query_params.get(role, "")
-    name = str(st.session_state.get(role, default))
-    is_shared = name in shareable and not is_endpoint(name)
-    is_refused = bool(from_link) and (is_endpoint(from_link) or from_link not in shareable)
-    if is_refused or (from_link and not is_shared):
+    if from_link in shareable:
+        return from_link
+    return kept.unshared(role) or default
+
+
+def _share(role: str, name: str, shareable: Collection[str], *, unless: str) -> None:
+    """Let the address name a choice, but neither what somebody typed nor a server.
+
+    What it does not name is kept for when the visitor comes back from another page.
+    """
+    is_shareable = name in shareable
+    kept.keep_unshared(role, "" if is_shareable else name)
+    if is_shareable and name != unless:
+        if st.query_params.get(role) != name:
+            st.query_params[role] = name
+    elif role in st.query_params:
         del st.query_params[role]
-    kept.keep_unshared(role, "" if is_shared else name)
-    return "query-params" if is_shared and not is_refused else None
 
 
-def _names(role: str, choices: Collection[str], default: str) -> tuple[list[str], bool]:
+def _names(role: str, choices: Collection[str], more: Collection[str]) -> tuple[list[str], bool]:
     """Return what a box offers, and whether it takes other names too."""
     if not Offers.from_environment().takes_names:
         return list(choices), False
-    typed = kept.unshared(role) or default
-    return list(dict.fromkeys([*choices, default, typed, st.session_state.get(role, typed)])), True
+    now = st.session_state.get(role)
+    return list(dict.fromkeys([*choices, *more, *([now] if now else [])])), True
 
 
 def _default_draft(defaults: RunConfig, target: str) -> str:
@@ -289,21 +301,21 @@ def _default_draft(defaults: RunConfig, target: str) -> str:
     return default_draft(target) if of_its_target else defaults.draft
 
 
-def _draft(default: str, target: str) -> str:
+def _draft(usual: str, target: str) -> str:
     choices = draft_choices(target)
-    names, takes_names = _names("draft", choices, default)
-    shareable = {*choices, default}
-    default = kept.unshared("draft") or default
+    shareable = {*choices, usual}
+    default = _default("draft", usual, shareable)
+    names, takes_names = _names("draft", choices, (usual, default))
     name = st.selectbox(
         "Draft",
         names,
         names.index(default) if default in names else 0,
         key="draft",
-        bind=_bind("draft", default, shareable),
         accept_new_options=takes_names,
         help=f"What proposes tokens cheaply for the target to check. {_typing(takes_names)}{_LIVE}",
     )
     assert name is not None
+    _share("draft", name, shareable, unless=usual)
     if name in choices:
         st.caption(choices[name].capitalize() + ".")
     st.session_state.setdefault("drafts", {})[target] = name
