@@ -15,6 +15,7 @@ from specdec.pair import draft_choices, target_choices
 from specdec.settings import RunConfig, is_endpoint
 from specdec.ui.live.presets import LINKS, TREES
 
+_HELD_AS = {"link": "rtt_ms"}
 MAX_PROMPT_CHARS = 1500
 """A longer prompt is no part of an address: servers and messengers cut them off."""
 
@@ -26,7 +27,7 @@ def keep_live(config: RunConfig, prompt: str, defaults: RunConfig, default_promp
     st.session_state.live_address = {
         name: text
         for name, text in settings.items()
-        if text != usual.get(name) and not unshared(name)
+        if text != usual.get(name) and not unshared(_HELD_AS.get(name, name))
     }
 
 
@@ -69,7 +70,7 @@ def address_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
     keep_unshared("tree", "" if config.tree in TREES.values() else config.tree)
     keep_unshared("prompt", prompt if len(prompt) > MAX_PROMPT_CHARS else "")
     settings = _settings_of(config, prompt)
-    return {name: text for name, text in settings.items() if not unshared(name)}
+    return {name: text for name, text in settings.items() if not unshared(_HELD_AS.get(name, name))}
 
 
 def _settings_of(config: RunConfig, prompt: str) -> Mapping[str, str]:

@@ -120,7 +120,7 @@ def test_going_to_the_history_and_back_loses_nothing(open_history, history):
     tab.keyboard.press("Control+Enter")
     poll(tab, lambda: "tin" in tab.url)
     mine = ("the tin and the ant", "7")
-    assert shown_settings(tab) == mine
+    poll(tab, lambda: shown_settings(tab) == mine)
 
     tab.click(f"{LINKS}:has-text('History')")
     tab.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=30_000)
@@ -130,19 +130,20 @@ def test_going_to_the_history_and_back_loses_nothing(open_history, history):
     assert tab.url.endswith("run=1")
     tab.click(f"{LINKS}:has-text('Live')")
     poll(tab, lambda: "History" not in tab.url)
-    assert shown_settings(tab) == mine
+    poll(tab, lambda: shown_settings(tab) == mine)
 
     tab.click(f"{LINKS}:has-text('History')")
     tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
     tab.go_back()
-    assert shown_settings(tab) == mine
+    poll(tab, lambda: shown_settings(tab) == mine)
     tab.go_forward()
     tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
 
     tab.click(".st-key-open_in_live_button button")
     run = history.run
     poll(tab, lambda: "History" not in tab.url)
-    assert shown_settings(tab) == (run.prompt, str(run.config.num_draft_tokens))
+    theirs = (run.prompt, str(run.config.num_draft_tokens))
+    poll(tab, lambda: shown_settings(tab) == theirs)
     tab.go_back()
     tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
 
