@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import streamlit as st
 
 from specdec.pair import draft_choices, target_choices
-from specdec.settings import RunConfig, is_endpoint
+from specdec.settings import RunConfig, Settings, is_endpoint
 from specdec.ui.live.presets import LINKS, TREES
 
 _HELD_AS = {"link": "rtt_ms"}
@@ -32,12 +32,12 @@ def keep_live(config: RunConfig, prompt: str, defaults: RunConfig, default_promp
 
 
 def bring_back_live() -> None:
-    """Go to the live page as it was where the back button leads to its bare address.
+    """Go to the live page as it was where the back button leads to an address without settings.
 
     Streamlit leaves such an entry behind when it turns from the live page to another.
     """
     is_fresh = "target" not in st.session_state  # which is forgotten on every other page
-    if is_fresh and not st.query_params and live_address():
+    if is_fresh and live_address() and not live_address().keys() & st.query_params.to_dict():
         st.switch_page("streamlit_app.py", query_params=live_address())
 
 
@@ -61,7 +61,11 @@ def history_address() -> Mapping[str, str]:
 def address_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
     """Return the address of the live page with the settings and the prompt of a run.
 
-    What no address may hold, or no list offers, is kept in the session instead.
+    What no address may hold, or no list offers, is kept in the session instead; what is as by
+    default needs no word, once the session has forgotten what was set before.
+
+    Raises:
+        SettingsError: `.env` cannot be read.
     """
     drafts = draft_choices(config.target)
     keep_unshared("target", "" if config.target in _shared_targets() else config.target)
@@ -69,8 +73,14 @@ def address_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
     keep_unshared("rtt_ms", "" if config.rtt_ms in LINKS.values() else str(config.rtt_ms))
     keep_unshared("tree", "" if config.tree in TREES.values() else config.tree)
     keep_unshared("prompt", prompt if len(prompt) > MAX_PROMPT_CHARS else "")
-    settings = _settings_of(config, prompt)
-    return {name: text for name, text in settings.items() if not unshared(_HELD_AS.get(name, name))}
+    usual = _settings_of(Settings.from_environment().run, "")
+    for name in usual:  # Streamlit remembers what is bound to an address from page to page
+        st.session_state.pop(name, None)
+    return {
+        name: text
+        for name, text in _settings_of(config, prompt).items()
+        if text != usual.get(name) and not unshared(_HELD_AS.get(name, name))
+    }
 
 
 def _settings_of(config: RunConfig, prompt: str) -> Mapping[str, str]:

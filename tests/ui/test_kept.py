@@ -30,7 +30,6 @@ def make_address(config: RunConfig, prompt: str):
 def test_every_setting_of_a_run_is_in_the_address_or_in_the_session():
     config = RunConfig(draft="suffix", num_draft_tokens=9, temperature=0.25, rtt_ms=50.0)
     address, held = make_address(config, "the tin & the ant")
-    assert address["one_row"] == "false"
     assert (address["k"], address["temperature"], address["link"]) == (
         "9",
         "0.25",
@@ -40,8 +39,25 @@ def test_every_setting_of_a_run_is_in_the_address_or_in_the_session():
     assert held == {}
     told = {"num_draft_tokens": "k", "rtt_ms": "link"}
     untold = {"backend", "device", "jitter_ms"}  # of the machine; of its owner
-    names = {told.get(field.name, field.name) for field in fields(RunConfig)}
-    assert names - untold == set(address) - {"prompt"}
+    names = {told.get(field.name, field.name) for field in fields(RunConfig)} - untold
+    assert set(address) <= {*names, "prompt"}
+    unlike = RunConfig(
+        target="toy",
+        draft="ngram",
+        one_row=True,
+        num_draft_tokens=9,
+        temperature=0.25,
+        top_k=5,
+        top_p=0.5,
+        max_tokens=12,
+        seed=4,
+        rtt_ms=50.0,
+        policy="hf",
+        tree="2-2-1",
+        rule="block",
+    )
+    address, held = make_address(unlike, "p")
+    assert {*address, *held} == {*names, "prompt"}
 
 
 @pytest.mark.parametrize(
