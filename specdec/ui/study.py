@@ -9,6 +9,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from specdec.drafters.none import NoDrafter
 from specdec.live.pump import LiveRun
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
@@ -77,7 +78,7 @@ def draw(run: Run, identity: str, *, link: str, live: LiveRun | None = None) -> 
     with tabs[ATTENTION]:
         attention.draw(run, identity)
     with tabs[WORTH]:
-        _draw_worth(run, identity, link)
+        _draw_worth(run, identity, link, live)
     if live is not None:
         with tabs[RACE]:
             plain_decoding.draw_race(live, RACE)
@@ -213,7 +214,32 @@ def _draw_candidates(result: RoundResult, text_of: TextOf) -> None:
 # Is it worth it here?
 
 
-def _draw_worth(run: Run, identity: str, link: str) -> None:
+def _apply(num_draft_tokens: int) -> None:
+    """Set the sidebar to a K; the next round or run takes it."""
+    if num_draft_tokens:
+        st.session_state.k = num_draft_tokens
+    else:
+        st.session_state.draft = NoDrafter.name
+
+
+def _offer_best(best: int, run: Run) -> None:
+    """Put the predicted best K one press away, where it is not what this run had."""
+    if run.config is not None and best == run.config.num_draft_tokens:
+        return
+    label = f"Apply K = {best}" if best else "Apply: draft nothing"
+    pressed = st.button(
+        label,
+        key="apply_best",
+        icon=":material/tune:",
+        on_click=_apply,
+        args=(best,),
+        help="Sets the sidebar; press Generate to see whether the prediction holds.",
+    )
+    if pressed:
+        st.rerun()  # all of the page: the sidebar is no part of the stage
+
+
+def _draw_worth(run: Run, identity: str, link: str, live: LiveRun | None) -> None:
     if run.baseline is None:
         st.caption("No baseline was measured for this run, so there is nothing to compare with.")
         return
@@ -222,6 +248,8 @@ def _draw_worth(run: Run, identity: str, link: str) -> None:
         st.caption("Nothing was drafted in this run, so there is nothing to predict from.")
         return
     st.markdown(words.plain(worth.reason(prediction)))
+    if live is not None:
+        _offer_best(prediction.best, run)
     panels.draw_chart(
         "Tokens per second by K",
         "Predicted: (1 + Σ s_i) tokens per round over K · draft + target call + link, with this "

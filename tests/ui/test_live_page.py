@@ -9,8 +9,10 @@ import threading
 
 import pytest
 
+from specdec.runs import worth
 from specdec.settings import RunConfig
 from specdec.ui import loaders
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, LINKS, RECIPES
 from tests.live.toys import WritingToy, frames_of, toy_shelf, wait_for
 
 
@@ -262,6 +264,35 @@ def test_an_example_fills_the_prompt(page, name):
     page.button_group(key="example").set_value(name).run()
     check(page)
     assert page.text_area(key="prompt").value != before
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_a_recipe_sets_prompt_and_sidebar_and_says_what_to_look_at(page, name):
+    page.run()
+    page.button_group(key="recipe").set_value(name).run()
+    said = check(page)
+    recipe = RECIPES[name]
+    assert recipe.look_at in said
+    assert page.text_area(key="prompt").value == EXAMPLE_PROMPTS[recipe.prompt]
+    for key, value in recipe.settings.items():
+        assert page.session_state[key] == value
+    assert LINKS[recipe.settings["link"]] in (0.0, 50.0)
+
+
+def test_the_predicted_best_k_is_one_press_away(page):
+    live = generate(page)
+    finish(page)
+    run = live.run
+    best = worth.forecast(run.rounds, run.summary, run.baseline).best
+    if best == run.config.num_draft_tokens:
+        assert "apply_best" not in [button.key for button in page.button]
+        return
+    page.button(key="apply_best").click().run()
+    check(page)
+    if best:
+        assert page.slider(key="k").value == best
+    else:
+        assert page.selectbox(key="draft").value == "none"
 
 
 def test_a_replay_shows_the_run_again_from_its_beginning(page):

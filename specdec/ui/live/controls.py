@@ -13,7 +13,7 @@ from specdec.perform import Phase
 from specdec.settings import RunConfig
 from specdec.ui import kept, loaders
 from specdec.ui.live import presentation
-from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, STEP
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, RECIPES, STEP
 from specdec.view import words
 from specdec.view.facts import TextOf
 from specdec.view.playback import Show
@@ -112,6 +112,16 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         icon=":material/edit:",
     ):
         st.pills(
+            "Recipes",
+            list(RECIPES),
+            key="recipe",
+            on_change=_take_recipe,
+            label_visibility="collapsed",
+            disabled=moving,
+        )
+        if recipe := st.session_state.get("recipe"):
+            st.caption(RECIPES[recipe].look_at)
+        st.pills(
             "Examples",
             list(EXAMPLE_PROMPTS),
             key="example",
@@ -198,6 +208,15 @@ def _take_example() -> None:
     example = st.session_state.example
     if example:
         st.session_state.prompt = EXAMPLE_PROMPTS[example]
+
+
+def _take_recipe() -> None:
+    """Set prompt and sidebar as a recipe says."""
+    recipe = RECIPES.get(st.session_state.recipe or "")
+    if recipe is not None:
+        st.session_state.prompt = EXAMPLE_PROMPTS[recipe.prompt]
+        for key, value in recipe.settings.items():
+            st.session_state[key] = value
 
 
 def _take_motion() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 EXAMPLE_PROMPTS: Mapping[str, str] = {
     "Explain": "Explain why the sky is blue and why sunsets are red.",
@@ -17,6 +18,41 @@ EXAMPLE_PROMPTS: Mapping[str, str] = {
         "A fall from such a height was a serious matter. The chain, which lets the pedals turn "
         "the rear wheel at a higher speed, brought the rider down again in the 1880s, and the "
         "air-filled tyre, a few years later, made the ride bearable on the roads of the time."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A prompt with settings, and what there is to see: `settings` are values of the sidebar."""
+
+    prompt: str
+    settings: Mapping[str, object]
+    look_at: str
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "Where it pays": Recipe(
+        "Code",
+        {
+            "temperature": 0.0,
+            "link": "edge to cloud (50 ms)",
+            "k": 6,
+            "policy": "adaptive",
+        },
+        "Code at temperature 0, over a link of 50 ms (emulated), K as the run itself predicts. "
+        "Look at the tokens per target call: a call costs the link once, however much it checks.",
+    ),
+    "Where it does not": Recipe(
+        "Prose",
+        {
+            "temperature": 1.0,
+            "link": "this machine (0 ms)",
+            "k": 8,
+            "policy": "fixed",
+        },
+        "Prose at temperature 1, without a link, K = 8. Look at the rejected tokens: drafting and "
+        "checking them takes longer than the calls that it saves.",
     ),
 }
 
