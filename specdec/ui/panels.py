@@ -43,7 +43,6 @@ from specdec.view.window import live_picture
 ICON = Path(__file__).parent / "icon.png"
 TREE_HEIGHT_PX = 220
 TEXT_HEIGHT_PX = 150
-GAUGE_HEIGHT_PX = 100
 SMALL_CHART_HEIGHT_PX = 118
 LANES_HEIGHT_PX = 190
 
@@ -241,7 +240,7 @@ def gauges(view: RunView, baseline: Baseline | None, *, link: str) -> Charts:
         charts.gauge_data(rate),
         charts.gauge_spec(),
         f"Acceptance rate: {words.percent(rate)}",
-        GAUGE_HEIGHT_PX,
+        charts.GAUGE_HEIGHT_PX,
     )
     speedup = _packed(
         "Speed-up",

@@ -25,7 +25,7 @@ from specdec.view.words import percent
 Spec = dict[str, Any]
 Data = pd.DataFrame
 
-HEIGHT_PX = 210
+HEIGHT_PX, GAUGE_HEIGHT_PX = 210, 100
 LATENCY_ROUNDS = 10
 MAX_POINTS = 120
 
@@ -62,7 +62,8 @@ def empty_chart(*columns: str) -> alt.Chart:
 @cache
 def gauge_spec() -> Spec:
     base = empty_chart("slot", "value", "color", "text")
-    arc = base.mark_arc(innerRadius=32, outerRadius=45).encode(
+    radius = GAUGE_HEIGHT_PX // 2 - 1
+    arc = base.mark_arc(innerRadius=radius - 11, outerRadius=radius).encode(
         theta=alt.Theta("value:Q").stack(True).scale(domain=[0, 1]),
         color=alt.Color("color:N").scale(None),
         order=alt.Order("slot:Q"),
@@ -70,7 +71,9 @@ def gauge_spec() -> Spec:
     number = base.mark_text(size=20, fontWeight="bold").encode(
         text="text:N", color=alt.Color("color:N").scale(None)
     )
-    return bare_spec(arc + number.transform_filter("datum.slot == 0"))
+    whole = arc + number.transform_filter("datum.slot == 0")
+    # Streamlit leaves 20 px below a chart that says nothing of it, and the ring would be cut.
+    return bare_spec(whole.properties(padding=dict.fromkeys(("left", "right", "top", "bottom"), 0)))
 
 
 def gauge_data(rate: float | None) -> Data:

@@ -147,5 +147,6 @@ STYLE = f"""
   {LOOKS[TokenStatus.ACCEPTED].color} var(--full), #94a3b855 var(--full))}}
 @media (max-width: 640px) {{
   .figures {{grid-template-columns: repeat(2, 1fr); height: auto}}
+  .figure span {{white-space: normal; height: 2.3em}}
 }}
 """

@@ -62,6 +62,12 @@ def test_a_run_is_drawn_from_its_first_token_to_its_last(open_tab, scheme, width
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+IS_CUT = """chart => {
+    const frame = chart.querySelector('svg').getBoundingClientRect();
+    return [...chart.querySelectorAll('.mark-arc path')].map(arc => arc.getBoundingClientRect())
+        .map(arc => arc.top < frame.top || arc.bottom > frame.bottom);
+}"""
+
 SCENE = [
     ".status",
     ".figures",
@@ -88,6 +94,7 @@ def test_the_scene_is_one_screen_and_nothing_of_it_moves_when_the_run_ends(open_
     for part, was, now in zip(SCENE, during, after, strict=True):
         assert was["y"] + was["height"] <= 800, part
         assert all(abs(was[side] - now[side]) <= 4 for side in was), part
+    assert tab.locator("[data-testid=stVegaLiteChart]").first.evaluate(IS_CUT) == [False] * 2
     sizes = "[...document.querySelectorAll('.figure b')].map(e => getComputedStyle(e).fontSize)"
     assert [float(size[:-2]) >= 32 for size in tab.evaluate(sizes)] == [True] * 4
     assert all(one[0].isdigit() for one in tab.locator(".figure b").all_inner_texts())
