@@ -144,7 +144,7 @@ def chart(made: Sequence[Row]) -> alt.LayerChart | alt.FacetChart:
     data = pd.DataFrame([asdict(row) for row in made])
     data["ours"] = data["contestant"].str.startswith("SpeculatoViz")
     data["panel"] = data["temperature"].map(lambda t: f"temperature {t:g}")
-    base = alt.Chart().encode(y=alt.Y("contestant:N").sort("-x").title(None).axis(labelLimit=300))
+    base = alt.Chart().encode(y=alt.Y("contestant:N").title(None).axis(labelLimit=300))
     bars = base.mark_bar().encode(
         x=alt.X("tokens_per_s:Q").title("tokens per second (median, 95 % interval)"),
         color=alt.Color("ours:N")

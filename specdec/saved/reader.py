@@ -77,6 +77,7 @@ class _Reader:
 
     header: dict[str, Any] | None = None
     rounds: list[RoundResult] = field(default_factory=list)
+    num_emitted: int = 0
     records: list[TokenRecord] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     token_texts: dict[int, str] = field(default_factory=dict)
@@ -153,9 +154,9 @@ class _Reader:
             final=self.records[-1] if has_final else None,
         )
         pieces = from_json(tuple[str, ...], value.get("texts"), "texts")
-        position = sum(len(r.emitted) for r in self.rounds)
-        _check_round(result, len(self.rounds), position, len(pieces))
+        _check_round(result, len(self.rounds), self.num_emitted, len(pieces))
         self.rounds.append(result)
+        self.num_emitted += len(result.emitted)
         self.pieces += pieces
         self.records = []
 
