@@ -29,15 +29,17 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
-from specdec.lab.plan import PLAIN_ARM, Arm, Cell, Plan, Strategy
+from specdec.lab.plan import PLAIN_ARM, Arm, Plan, Strategy
+from specdec.lab.plan_file import write_plan
 from specdec.lab.prompts import built_in
-from specdec.lab.results import Condition, Measured, Outcome
+from specdec.lab.results import Condition, Outcome
 from specdec.lab.runner import SweepRunner
+from specdec.lab.session import Session
 from specdec.metrics import Totals
 from specdec.runs.machine import describe_environment
 from specdec.runs.run import Run
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import measured_cells, open_sweep
+from specdec.saved.sweeps import measured_cells
 from specdec.settings import DEFAULT_MODEL, TRAINED_DRAFTS
 
 CLASSES = ("code", "prose", "summary", "list")
@@ -120,17 +122,12 @@ def main() -> int:
 
 def _measure(plan: Plan, store: RunStore) -> tuple[SweepRunner, Mapping[str, int]]:
     """Measure what is not measured yet; return all results and the run of each cell."""
-    sweep_id = open_sweep(store, plan.digest, plan.name, "")
-    earlier = [Measured.of_row(one.key, one.run) for one in measured_cells(store, sweep_id)]
-
-    def keep(cell: Cell, run: Run) -> None:
-        store.save(run, cell=(sweep_id, cell.key))
-
-    runner = SweepRunner(plan, earlier, keep)
+    session = Session(store, plan, write_plan(plan))
+    runner = session.runner()
     for progress in runner.run():
         left = "" if progress.left_s is None else f"{progress.left_s / 60:.0f} min left"
         print(f"{progress.done}/{progress.total} {left} {progress.failure or ''}", file=sys.stderr)
-    return runner, {one.key: one.run.id for one in measured_cells(store, sweep_id)}
+    return runner, {one.key: one.run_id for one in measured_cells(store, session.sweep_id)}
 
 
 def _count(
