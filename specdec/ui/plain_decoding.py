@@ -7,6 +7,7 @@ import time
 import streamlit as st
 
 from specdec.live.pump import LiveRun
+from specdec.runs.speedup import speedup_of
 from specdec.ui import panels
 from specdec.view import words
 from specdec.view.playback import REDRAW_EVERY_S
@@ -72,6 +73,8 @@ def _draw_lanes(live: LiveRun, race: Race) -> None:
             panels.draw_race_text(view, f"race_{index}", _TEXT_HEIGHT_PX)
     if race.is_over:
         speculative, plain = race.laps()
-        st.markdown(words.plain(result_words(speculative, plain, made.link_kind)))
+        speedup = None if live.run is None else speedup_of(live.run)
+        said = result_words(speculative, plain, made.link_kind, speedup)
+        st.markdown(words.plain(said))
     if live.config.temperature > 0:
         st.caption("Above temperature 0 the texts differ by chance; both follow the target.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specdec.runs.recorder import Frame
+from specdec.runs.speedup import Speedup, interval_words
 from specdec.view.facts import TextOf
 from specdec.view.playback import Show
 from specdec.view.run_view import RunView
@@ -58,17 +59,17 @@ class Race:
         return laps
 
 
-def result_words(speculative: Lap, plain: Lap, link: str) -> str:
-    """Say who was faster, by tokens per second of the whole race, prompt included."""
+def result_words(speculative: Lap, plain: Lap, link: str, speedup: Speedup | None) -> str:
+    """Say what each took, prompt included, and the one speed-up that the whole page gives.
+
+    A ratio of two times that were measured once each would be a second and a worse one.
+    """
     over = f" over the {link} link" if link else ""
-    ours, theirs = speculative.tokens_per_s, plain.tokens_per_s
     said = (
         f"Speculative decoding wrote {speculative.num_tokens} tokens in "
         f"{speculative.seconds:.1f} s{over}, plain decoding {plain.num_tokens} in "
-        f"{plain.seconds:.1f} s"
+        f"{plain.seconds:.1f} s."
     )
-    if not ours or not theirs:
-        return f"{said}."
-    if ours >= theirs:
-        return f"{said}: {ours / theirs:.2f} times as many tokens per second."
-    return f"{said}: plain decoding was {theirs / ours:.2f} times as fast."
+    if speedup is None:
+        return said
+    return f"{said} The speed-up, as above: {interval_words(speedup.over_link)} times."
