@@ -37,7 +37,7 @@ from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.offers import Offers
 from specdec.policies.named import find_policy
-from specdec.settings import MARK, TRAINED_DRAFTS, RunConfig
+from specdec.settings import MARK, TRAINED_DRAFTS, TRAINED_HEADS, RunConfig
 from specdec.targets.base import Target
 from specdec.targets.link import EmulatedLink
 from specdec.targets.local import LocalTarget
@@ -70,14 +70,13 @@ def draft_choices(target: str) -> dict[str, str]:
     """
     choices = {}
     offers = Offers.from_environment()
-    if target in TRAINED_DRAFTS and offers.models_among([TRAINED_DRAFTS[target]]):
-        name = TRAINED_DRAFTS[target]
+    trained = [of[target] for of in (TRAINED_HEADS, TRAINED_DRAFTS) if target in of]
+    for name in offers.models_among(trained):
         choices[name] = hub.KNOWN_MODELS[name].description
+    name = TRAINED_DRAFTS.get(target, "")
+    if name in choices:
         for sign, words in (("+", "one mixture of both"), ("|", "a branch of each")):
             choices[f"{name}{sign}suffix"] = f"the trained draft and suffix decoding: {words}"
-    for name, known in hub.KNOWN_MODELS.items():
-        if isinstance(known, hub.ShippedHead) and known.target == target:
-            choices[name] = known.description
     choices |= DRAFT_STRATEGIES
     if find_endpoint(target) is not None:
         del choices["layer-skip"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ MARK = "@"
 """Where a target is named, what stands before the name of a server."""
 TRAINED_DRAFTS = {"smollm2-135m": "smollm2-draft"}
 """The drafts that come with this package, by the target they were trained for."""
+TRAINED_HEADS = {"smollm2-135m": "smollm2-eagle"}
+"""Those that read the target's hidden states: faster, where the backend gives these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class RunConfig:
         find_policy(self.policy)
         find_rule(self.rule)
         if self.draft == AUTO:
-            object.__setattr__(self, "draft", default_draft(self.target))
+            object.__setattr__(self, "draft", default_draft(self.target, self.backend))
 
     def _check_device(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -130,11 +133,20 @@ def is_endpoint(target: str) -> bool:
     return target.startswith(MARK)
 
 
-def default_draft(target: str) -> str:
+def is_apple_silicon() -> bool:
+    """Say whether this machine's default backend is mlx."""
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
+def default_draft(target: str, backend: str = AUTO) -> str:
     """Return the draft that needs no choice: one trained for `target`, or its own layers.
 
+    Of the trained ones that which reads hidden states, where `backend` gives them: mlx does not.
     A target behind a server ("@name") keeps its layers to itself: prompt lookup drafts for it.
     """
+    shows_states = backend != "mlx" and not (backend == AUTO and is_apple_silicon())
+    if shows_states and target in TRAINED_HEADS:
+        return TRAINED_HEADS[target]
     return TRAINED_DRAFTS.get(target, "ngram" if is_endpoint(target) else "layer-skip")
 
 

@@ -18,7 +18,7 @@ from specdec.pair import (
     make_pair,
     target_choices,
 )
-from specdec.settings import TRAINED_DRAFTS, RunConfig, default_draft
+from specdec.settings import TRAINED_DRAFTS, TRAINED_HEADS, RunConfig, default_draft
 from specdec.targets.link import EmulatedLink
 from tests.models.tiny import write_tiny_llama
 
@@ -63,10 +63,32 @@ def test_an_empty_prompt_is_refused(tiny: str) -> None:
 
 
 def test_a_trained_draft_comes_with_the_target_it_was_trained_for() -> None:
-    for target, draft in TRAINED_DRAFTS.items():
-        assert hub.KNOWN_MODELS[draft].target == target
-        assert next(iter(draft_choices(target))) == draft == default_draft(target)
-        assert draft not in target_choices()
+    for drafts in (TRAINED_DRAFTS, TRAINED_HEADS):
+        for target, draft in drafts.items():
+            assert hub.KNOWN_MODELS[draft].target == target
+            assert draft in draft_choices(target)
+            assert draft not in target_choices()
+
+
+@pytest.mark.parametrize(
+    ("backend", "is_apple", "draft"),
+    [
+        ("auto", False, "smollm2-eagle"),
+        ("portable", False, "smollm2-eagle"),
+        ("torch", True, "smollm2-eagle"),
+        ("portable", True, "smollm2-eagle"),
+        ("auto", True, "smollm2-draft"),
+        ("mlx", False, "smollm2-draft"),
+    ],
+)
+def test_the_head_drafts_where_its_target_gives_hidden_states(
+    backend: str, is_apple: bool, draft: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specdec.settings.is_apple_silicon", lambda: is_apple)
+    assert default_draft("smollm2-135m", backend) == draft
+    assert RunConfig(backend=backend).draft == draft
+    if not is_apple:
+        assert next(iter(draft_choices("smollm2-135m"))) == default_draft("smollm2-135m")
 
 
 def test_the_default_draft_fits_its_target() -> None:

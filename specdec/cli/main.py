@@ -186,7 +186,7 @@ def _add_run_options(parser: argparse.ArgumentParser, defaults: RunConfig) -> No
         ("--jitter-ms", "jitter_ms", float, "standard deviation of the emulated round trip"),
     ):
         default = getattr(defaults, name)
-        if name == "draft" and default == default_draft(defaults.target):
+        if name == "draft" and default == default_draft(defaults.target, defaults.backend):
             default = AUTO  # of the target that is asked for, not of that in .env
         help_text = f"{text} (default: {default})" if default != "" else text
         parser.add_argument(flag, dest=name, type=kind, default=default, help=help_text)

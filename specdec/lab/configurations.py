@@ -15,7 +15,7 @@ from specdec.lab.plan import OWN_SERVER, Arm, Plan
 from specdec.models.fetch.known import KNOWN_MODELS, KnownModel
 from specdec.pair import DRAFT_STRATEGIES
 from specdec.records import FIXED_POLICY
-from specdec.settings import TRAINED_DRAFTS, is_endpoint
+from specdec.settings import TRAINED_DRAFTS, TRAINED_HEADS, is_endpoint
 
 _NGRAM = NgramDrafter()
 
@@ -48,7 +48,7 @@ def _is_model(arm: Arm) -> bool:
     return not (arm.draft in DRAFT_STRATEGIES or arm.draft in _SHIPPED or is_several)
 
 
-_SHIPPED = frozenset(TRAINED_DRAFTS.values())
+_SHIPPED = frozenset({*TRAINED_DRAFTS.values(), *TRAINED_HEADS.values()})
 
 
 def _refusal(arm: Arm, kinds: str) -> str:

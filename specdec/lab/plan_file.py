@@ -46,7 +46,7 @@ from specdec.lab.prompts import (
     read_prompts,
 )
 from specdec.records import FIXED_POLICY
-from specdec.settings import DEFAULT_MODEL, TRAINED_DRAFTS
+from specdec.settings import DEFAULT_MODEL, TRAINED_DRAFTS, TRAINED_HEADS
 
 MAX_PLAN_BYTES = 2**20
 
@@ -125,8 +125,8 @@ def parse_plan(
 
 
 def _default_drafts(target: str) -> tuple[str, ...]:
-    trained = TRAINED_DRAFTS.get(target)
-    return (*((trained,) if trained else ()), "ngram")
+    trained = [of[target] for of in (TRAINED_HEADS, TRAINED_DRAFTS) if target in of]
+    return (*trained, "ngram")
 
 
 def _strategy(reader: _Reader, ks: tuple[int, ...]) -> Strategy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from specdec.models.base import LanguageModel
 from specdec.models.fetch.progress import Progress
 from specdec.models.llama_config import LlamaConfig
 from specdec.models.portable import PortableModel
+from specdec.settings import is_apple_silicon
 
 AUTO = "auto"
 FACTS: Mapping[str, str] = {
@@ -58,15 +58,11 @@ def choose(place: str, folder: Path | None = None) -> Place:
         return Place("torch", device, f"the backend for {device}, which was asked for")
     if device == AUTO and torch_devices.has_cuda():
         return Place("torch", device, "chosen because there is an NVIDIA GPU")
-    if device == AUTO and _is_apple_silicon():
+    if device == AUTO and is_apple_silicon():
         return Place("mlx", device, "chosen because this is Apple silicon")
     if folder is not None and torch_devices.has_torch() and _is_foreign(folder):
         return Place("torch", "cpu", "chosen because portable opens plain Llamas only")
     return Place("portable", "cpu", "chosen because no GPU is used here")
-
-
-def _is_apple_silicon() -> bool:
-    return platform.system() == "Darwin" and platform.machine() == "arm64"
 
 
 def _is_foreign(folder: Path) -> bool:

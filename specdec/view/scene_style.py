@@ -21,7 +21,7 @@ SCENE_STYLE = """
 .st-key-transport {height: 2.75rem}
 @media (max-width: 640px) {
   .status {flex-wrap: wrap; height: auto} .status .legend {flex-wrap: wrap}
-  .verdict {height: 3.75rem}
+  .verdict {height: auto; min-height: 3.75rem}
   .st-key-transport {height: auto}
 }
 """

@@ -163,6 +163,7 @@ STYLE = f"""
   background: Canvas; color: CanvasText; pointer-events: none; z-index: 10}}
 .st-key-answer:has(.tk:hover) .tk:focus-within:not(:hover)::after {{display: none}}
 .st-key-live_tree, .st-key-final_tree {{overflow-x: auto}}
+.st-key-live_tree {{direction: rtl}}  /* where it has to be scrolled, its newest end is seen */
 .st-key-live_tree iframe, .st-key-final_tree iframe {{min-width: {PICTURE_PX}px}}
 .st-key-race_1 .tk {{background: none; text-decoration: none}}
 .legend {{display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.85rem}}

@@ -21,7 +21,6 @@ from specdec.drafters.feature import FeatureContext
 from specdec.models.eagle3 import HeadWeights
 from specdec.models.feature_head import FeatureHead
 from specdec.models.fetch.hub import resolve
-from specdec.models.fetch.known import KNOWN_MODELS
 from specdec.models.json_values import read_json
 from specdec.models.llama import read_embedding
 from tests.models.tiny_head import write_tiny_head
@@ -106,7 +105,6 @@ def test_a_tiny_head_gives_the_logits_of_their_classes(tmp_path: Path, form: str
 
 
 @pytest.mark.weights
-@pytest.mark.skipif("smollm2-eagle" not in KNOWN_MODELS, reason="no head is shipped yet")
 def test_the_shipped_head_gives_the_logits_of_their_classes() -> None:
     embedding = read_embedding(resolve("smollm2-135m"))
     check(resolve("smollm2-eagle"), embedding, 3)

