@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
-from streamlit_agraph import _agraph as agraph_component  # its public wrapper takes no key
 
 from specdec.live.pump import LiveRun
 from specdec.live.shelf import Arrival
@@ -20,6 +19,7 @@ from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.runs.speedup import measure_speedup
 from specdec.ui import kept
+from specdec.ui.tree_page import tree_component
 from specdec.view import charts, figures, lanes_chart, pace, words
 from specdec.view.chips import FITTING_SHARE
 from specdec.view.graph import (
@@ -165,7 +165,7 @@ def draw_live_tree(view: RunView) -> None:
 
 
 def _draw_graph(picture: Picture, height_px: int, key: str, *, clickable: bool = False) -> object:
-    return agraph_component(
+    return tree_component()(
         data=graph_data(
             picture,
             _ink(),
