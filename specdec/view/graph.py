@@ -162,6 +162,16 @@ class _Grid:
         edges = self.picture.columns[row]
         return edges[min(column, len(edges) - 1)]
 
+    def way_units(self, node: TreeNode, parent: TreeNode) -> float:
+        """Return how far left of a node the way to it turns: each parent has a line of its own."""
+        shares = {
+            one.parent: None  # in their order
+            for one in self.picture.nodes
+            if (one.row, one.column) == (node.row, node.column) and one.branch is not None
+        }
+        place = list(shares).index(parent.id) + 1
+        return GUTTER_UNITS * (1 - place / (len(shares) + 1))
+
     def middle(self, node: TreeNode) -> float:
         """Return the height of a node's middle."""
         top = self.top(node.row) + node.lane * self.lane_units
@@ -258,12 +268,13 @@ def _way(
     color, dashes = _edge_look(node)
     if node.lane == parent.lane or grid.picture.has_two_lines:
         return [_edge(parent.id, node.id, color, dashes)]
-    x = grid.left(node.row, node.column) - GUTTER_UNITS / 2
+    x = grid.left(node.row, node.column) - grid.way_units(node, parent)
     upper, lower = f"{parent.id}|{node.column}", f"{node.id}|"
     way = [_edge(upper, lower, color, dashes), _edge(lower, node.id, color, dashes)]
     if upper not in joints:
         joints[upper] = _invisible(upper, x, grid.middle(parent))
-        way.append(_edge(parent.id, upper, _EDGE_COLOR, False))
+        own = (color, dashes) if parent.lane else (_EDGE_COLOR, False)  # the output goes on there
+        way.append(_edge(parent.id, upper, *own))
     joints[lower] = _invisible(lower, x, grid.middle(node))
     return way
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from specdec.records import RoundResult, TokenRecord, TokenStatus
-from specdec.view.chips import PADDING_UNITS
+from specdec.view.chips import GUTTER_UNITS, PADDING_UNITS
 from specdec.view.graph import (
     INKS,
     MIN_CONTRAST,
@@ -92,6 +92,23 @@ def test_from_every_token_a_way_leads_back_to_the_beginning_of_its_row(rounds):
         while place in came_from:
             place = came_from[place]
         assert place == f"row{node.row}"
+
+
+def test_every_parent_has_a_line_of_its_own_to_its_children(tmp_path):
+    places, parents = (0, 0, 1, 1, 1, 1), (-1, -1, 0, 0, 1, 1)
+    nodes = [lead("root", "prompt", 0)]
+    for index, (place, parent) in enumerate(zip(places, parents, strict=True)):
+        above = nodes[parent + 1].id
+        node = replace(lead(f"n{index}", "word", place + 1), parent=above, status=DISCARDED)
+        nodes.append(replace(node, branch=index, lane=index))
+    picture = Picture(tuple(nodes), ((0.0, 70.0, 140.0, 210.0),), (7,))
+    data = json.loads(graph_data(picture, INKS["light"]))
+    turns = {node["id"]: node["x"] for node in data["nodes"] if "|" in node["id"]}
+    of_the_first = {turns["n2|"], turns["n3|"]}
+    of_the_second = {turns["n4|"], turns["n5|"]}
+    assert len(of_the_first) == len(of_the_second) == 1
+    assert of_the_first != of_the_second
+    assert all(140 - GUTTER_UNITS < x < 140 for x in of_the_first | of_the_second)
 
 
 def boxes(data):
