@@ -191,11 +191,14 @@ def test_everything_can_be_reached_with_the_keyboard(open_tab):
 RESAMPLED_PIXELS = """canvas => {
     const {width, height} = canvas, ratio = width / canvas.clientWidth;
     const data = canvas.getContext('2d').getImageData(0, 0, width, height).data, found = [];
-    for (let y = 0; y < Math.min(height, 200 * ratio); y += 3)
-        for (let x = 0; x < width; x += 3) {
-            const [r, g, b] = data.slice(4 * (y * width + x));
-            if (r === 245 && g === 158 && b === 11) found.push([x / ratio, y / ratio]);
-        }
+    const isAmber = (x, y) => {
+        const [r, g, b] = data.slice(4 * (y * width + x));
+        return r === 245 && g === 158 && b === 11;
+    };
+    // Inside a chip: a line of the same colour is thin.
+    for (let y = 6; y < Math.min(height - 6, 300 * ratio); y += 3)
+        for (let x = 0; x < width; x += 3)
+            if ([-5, 0, 5].every(dy => isAmber(x, y + dy))) found.push([x / ratio, y / ratio]);
     return found;
 }"""
 
