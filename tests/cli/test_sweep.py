@@ -40,7 +40,7 @@ def test_a_plan_can_be_checked_without_measuring(plan, capsys):
 
 
 def test_an_interrupted_sweep_goes_on_and_ends_in_tables(plan, capsys, monkeypatch):
-    measure, left = runner.SweepRunner._measure, iter([True] * 3)
+    measure, left = runner.SweepRunner.measure, iter([True] * 3)
 
     def interrupted(self, cell):
         if not next(left, False):
@@ -48,7 +48,7 @@ def test_an_interrupted_sweep_goes_on_and_ends_in_tables(plan, capsys, monkeypat
         return measure(self, cell)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner.SweepRunner, "_measure", interrupted)
+        patch.setattr(runner.SweepRunner, "measure", interrupted)
         assert main(["sweep", str(plan)]) == 130
     assert "goes on from here" in capsys.readouterr().out
     assert list_sweeps(RunStore())[0].num_cells == 3

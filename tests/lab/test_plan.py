@@ -52,7 +52,7 @@ def test_a_whole_plan_is_understood(tmp_path):
 
 def test_an_empty_plan_compares_the_usual_drafts(tmp_path):
     plan = parse_plan("", beside=tmp_path)
-    assert {arm.draft for arm in plan.arms} == {"none", "smollm2-draft", "ngram"}
+    assert {arm.draft for arm in plan.arms} == {"none", "smollm2-eagle", "smollm2-draft", "ngram"}
     assert {prompt.kind for prompt in plan.prompts} == {"code", "prose"}
 
 

@@ -36,7 +36,7 @@ from specdec.models.base import AFTER_NORM, Inside, LanguageModel, Logits
 from specdec.models.context import CachedContext
 from specdec.models.portable import PortableModel
 from specdec.models.torch_model import TorchModel
-from specdec.pair import load_model, make_pair
+from specdec.pair import load_model, make_drafter, make_pair
 from specdec.records import RoundResult
 from specdec.sampling import Sampler
 from specdec.settings import RunConfig
@@ -260,20 +260,21 @@ def test_llamas_are_those_of_the_portable_backend(tmp_path: Path, changes: dict[
 
 
 @pytest.mark.weights
-def test_smollm2_and_its_draft_write_the_same_on_torch() -> None:
-    config = RunConfig(num_draft_tokens=4, temperature=0, backend="portable")
-    texts = []
-    for backend in ("portable", "torch"):
-        loaded = [load_model(name, f"{backend}:cpu") for name in (config.target, config.draft)]
-        target, draft = (one.model for one in loaded)
-        prompt = loaded[0].tokenizer.encode("The sky is blue because")
-        settings = RoundSettings(ModelDrafter(draft), 4, GREEDY)
-        texts.append(written(LocalTarget(target), settings, prompt, 24)[0])
-        texts.append(
-            written(LocalTarget(target), RoundSettings(NoDrafter(), 0, GREEDY), prompt, 24)[0]
-        )
-    assert texts[0] == texts[1] == texts[2] == texts[3]
-    assert (target.supports_trees, draft.supports_trees) == (True, True)
+def test_smollm2_and_its_drafts_write_the_same_on_torch() -> None:
+    texts, accepted = [], {}
+    for place in ("portable", "torch:cpu"):
+        loaded = load_model("smollm2-135m", place)
+        assert loaded.model.supports_trees
+        prompt = loaded.tokenizer.encode("The sky is blue because")
+        for draft in ("none", "smollm2-draft", "smollm2-eagle"):
+            drafter = make_drafter(draft, loaded, place)
+            settings = RoundSettings(drafter, 4 * (draft != "none"), GREEDY)
+            text, rounds = written(LocalTarget(loaded.model), settings, prompt, 24)
+            texts.append(text)
+            accepted[draft, place] = sum(one.num_accepted for one in rounds)
+    assert all(text == texts[0] for text in texts)
+    for draft in ("smollm2-draft", "smollm2-eagle"):
+        assert accepted[draft, "portable"] == accepted[draft, "torch:cpu"] > 0
 
 
 # -- exactness -------------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ def test_auto_takes_torch_for_what_portable_does_not_open(
     folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch_devices, "has_cuda", lambda: False)
-    monkeypatch.setattr(backends, "_is_apple_silicon", lambda: False)
+    monkeypatch.setattr(backends, "is_apple_silicon", lambda: False)
     assert backends.choose("auto", write_tiny_llama(tmp_path)).backend == "portable"
     chosen = backends.choose("auto", folders("gpt2"))
     assert (chosen.backend, chosen.device) == ("torch", "cpu")

@@ -90,6 +90,7 @@ def snapshot_download(repo_id: str, scraps: Path, folder: Path | None, progress:
             report,
             {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         )
+        report()  # a small folder has come before anybody looked
     except subprocess.CalledProcessError as error:
         raise ModelError(_last_line(error.stderr)) from error
 

@@ -47,14 +47,16 @@ def within_limit(progress: Progress, name: str, caches: Callable[[], Sequence[Pa
     if math.isinf(limit):
         return progress
     folders = caches()
+    at_first = sum(map(tree_bytes, folders))
     looked_at = ("", -math.inf)
 
     def report(done: int, total: int | None, what: str) -> None:
         nonlocal looked_at
         before, then_s = looked_at
-        if what != before or time.monotonic() - then_s > _LOOK_EVERY_S:
+        is_last = total is not None and done >= total
+        if what != before or is_last or time.monotonic() - then_s > _LOOK_EVERY_S:
             needed = sum(map(tree_bytes, folders)) + max(0, (total or 0) - done)
-            if needed > limit:
+            if needed > max(limit, at_first):  # what was there before is nobody's new burden
                 raise ModelError(
                     f"{name} would bring the saved models to {needed / 1e9:.1f} GB, and "
                     f"{VARIABLE} allows {limit / 1e9:g}; remove models that nobody needs from "
