@@ -76,7 +76,7 @@ def main() -> None:
     reference = log_probs(models[0], ids)
     rows = []
     for place, forward_ms in zip(places, times, strict=True):
-        draft = options.draft or default_draft(options.target)
+        draft = options.draft or default_draft(options.target, "mlx")  # one for every backend
         found = write_both(targets[place], draft, place, ids, options.tokens)
         difference = float(np.abs(log_probs(targets[place].model, ids) - reference).max())
         bits = bitwise(targets[place].model, ids)
