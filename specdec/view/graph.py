@@ -9,7 +9,7 @@ through vis-network's groups, which the component does not look at.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,9 @@ class _Grid:
 
     picture: Picture
     lane_units: float
+    lines: int
+    turns: Mapping[tuple[int, int], Sequence[str]]
+    """By row and column, the parents that branch off to it, each with a line of its own."""
     least_height: float = 0.0
 
     @classmethod
@@ -135,12 +138,18 @@ class _Grid:
         """Fit the lanes into a height, as far as they can be told apart."""
         lines = 2 if picture.has_two_lines else 1
         lane: float = LANE_UNITS * lines
+        turns: dict[tuple[int, int], list[str]] = {}
+        for node in picture.nodes:
+            parents = turns.setdefault((node.row, node.column), [])
+            if node.branch is not None and node.parent and node.parent not in parents:
+                parents.append(node.parent)
         if height_px is None:
-            return cls(picture, lane)
+            return cls(picture, lane, lines, turns)
         rows = len(picture.lanes_per_row)
         room = height_px / FITTING_SHARE
         fitting = (room - rows * (BRACKET_UNITS + ROW_GAP_UNITS)) / sum(picture.lanes_per_row)
-        return cls(picture, min(lane, max(LOWEST_LANE_UNITS * lines, fitting)), room)
+        lane = min(lane, max(LOWEST_LANE_UNITS * lines, fitting))
+        return cls(picture, lane, lines, turns, room)
 
     @property
     def height(self) -> float:
@@ -150,7 +159,7 @@ class _Grid:
 
     @property
     def line_units(self) -> float:
-        return self.lane_units / (2 if self.picture.has_two_lines else 1)
+        return self.lane_units / self.lines
 
     def top(self, row: int) -> float:
         """Return where the lanes of a row begin, below its brackets."""
@@ -163,14 +172,10 @@ class _Grid:
         return edges[min(column, len(edges) - 1)]
 
     def way_units(self, node: TreeNode, parent: TreeNode) -> float:
-        """Return how far left of a node the way to it turns: each parent has a line of its own."""
-        shares = {
-            one.parent: None  # in their order
-            for one in self.picture.nodes
-            if (one.row, one.column) == (node.row, node.column) and one.branch is not None
-        }
-        place = list(shares).index(parent.id) + 1
-        return GUTTER_UNITS * (1 - place / (len(shares) + 1))
+        """Return how far left of a node the way to it turns."""
+        parents = self.turns[node.row, node.column]
+        place = parents.index(parent.id) + 1
+        return GUTTER_UNITS * (1 - place / (len(parents) + 1))
 
     def middle(self, node: TreeNode) -> float:
         """Return the height of a node's middle."""
@@ -266,7 +271,7 @@ def _way(
 ) -> list[dict[str, Any]]:
     """Return the edges from a parent: straight along a lane, else by an elbow in the gutter."""
     color, dashes = _edge_look(node)
-    if node.lane == parent.lane or grid.picture.has_two_lines:
+    if node.lane == parent.lane or grid.lines > 1:
         return [_edge(parent.id, node.id, color, dashes)]
     x = grid.left(node.row, node.column) - grid.way_units(node, parent)
     upper, lower = f"{parent.id}|{node.column}", f"{node.id}|"

@@ -355,15 +355,15 @@ def widths(nodes: Sequence[TreeNode]) -> dict[int, float]:
     return found
 
 
-def edges(widths: Mapping[int, float], gutter: float = GUTTER_UNITS) -> tuple[float, ...]:
+def edges(widths: Mapping[int, float]) -> tuple[float, ...]:
     """Return the left edges of the columns from the first to the last, and where the last ends."""
     if not widths:
         return (0.0,)
     left, found = 0.0, []
     for column in range(min(widths), max(widths) + 1):
         found.append(left)
-        left += widths.get(column, 0.0) + gutter
-    return (*found, left - gutter)
+        left += widths.get(column, 0.0) + GUTTER_UNITS
+    return (*found, left - GUTTER_UNITS)
 
 
 def lead(node_id: str, label: str, column: int) -> TreeNode:
