@@ -47,7 +47,7 @@ def draw_page(
         st.stop()
 
     if live is not None:
-        live.change(config.num_draft_tokens, config.sampler, config.draft)
+        live.change(config)
     controls.draw_status(config, shelf)
     controls.draw_controls(config, shelf, save, moving=moving)
     controls.draw_refusal()

@@ -129,7 +129,8 @@ def generate(
 class _Loop:
     """What one run has read, written and spent so far, and the state of those who take part.
 
-    Drafters and policies are kept by name, so that one who is chosen again goes on where it was.
+    Drafters are kept by name and shape, policies by name, so that one who is chosen again goes on
+    where it was.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class _Loop:
         self._target_run: TargetRun | None = None
         self._wanted = LOGITS_ONLY
         self._hidden = HiddenStates(None)
-        self._drafter_runs: dict[str, DrafterRun] = {}
+        self._drafter_runs: dict[tuple[str, str], DrafterRun] = {}
         self._policy_runs: dict[str, PolicyRun] = {}
         self._costs = Costs()
 
@@ -184,10 +185,11 @@ class _Loop:
             target_run = self._target.start(self._context, drafter.wants)
             self._target_run = self._open.enter_context(closing(target_run))
             self._wanted, self._hidden = drafter.wants, HiddenStates(target_run.read_hidden)
-        if drafter.name not in self._drafter_runs:
+        known = drafter.name, drafter.tree
+        if known not in self._drafter_runs:
             drafter_run = drafter.start(self._prompt)
-            self._drafter_runs[drafter.name] = self._open.enter_context(closing(drafter_run))
-        return target_run, self._drafter_runs[drafter.name]
+            self._drafter_runs[known] = self._open.enter_context(closing(drafter_run))
+        return target_run, self._drafter_runs[known]
 
     def _budget_of(self, settings: RoundSettings) -> Budget:
         policy = settings.policy
@@ -247,6 +249,7 @@ class _Loop:
             rule=name_of(settings.rule),
             reason=allowed.reason,
             state_bytes=scores.state_bytes,
+            tree=settings.drafter.tree,
         )
         self._rounds.append(result)
         self.totals.add(result)

@@ -26,12 +26,10 @@ from specdec.pair import (
     make_drafter,
     make_pair,
     noting,
-    takes_tree,
 )
 from specdec.records import Drafted, Event, FinishReason, LinkKind, RunSummary
 from specdec.runs.recorder import Frame, RunRecorder, event_time_s
 from specdec.runs.run import Run
-from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from specdec.targets.server.faults import OnWait
 
@@ -96,7 +94,7 @@ class Performance:
         self._with_baseline = with_baseline and not config.is_remote
         self._lock = threading.Lock()
         self._settings: RoundSettings | None = None
-        self._asked = (config.num_draft_tokens, config.sampler)
+        self._asked = config
 
     # -- what the next round runs with -----------------------------------------------------------
 
@@ -105,24 +103,26 @@ class Performance:
         """Return what the next round runs with, None until the models are open."""
         return self._settings
 
-    def change(self, num_draft_tokens: int, sampler: Sampler) -> None:
-        """Set K and the sampler from the next round on, the first one included."""
+    def change(self, asked: RunConfig) -> None:
+        """Set K, policy, rule and sampler from the next round on, the first one included.
+
+        The draft that `asked` names has to be opened first; see `draft_with`.
+        """
         with self._lock:
-            self._asked = (num_draft_tokens, sampler)
-            if self._settings is not None:
+            self._asked = asked
+            if self._settings is not None and self.pair is not None:
                 self._settings = replace(
-                    self._settings, num_draft_tokens=num_draft_tokens, sampler=sampler
+                    self.pair.round_settings(asked), drafter=self._settings.drafter
                 )
 
-    def open_drafter(self, draft: str) -> Drafter:
-        """Open another draft for the run's target.
+    def open_drafter(self, draft: str, tree: str = "") -> Drafter:
+        """Open another draft, or the same in another shape, for the run's target.
 
         Raises:
             SpecdecError: it cannot be opened, or does not fit the target.
         """
         assert self.pair is not None
         place, load = self.config.place, noting(self._load, self.pair.digests)
-        tree = self.config.tree if takes_tree(draft) else ""
         return make_drafter(draft, load(self.config.target, place), place, load, tree=tree)
 
     def draft_with(self, drafter: Drafter) -> None:
@@ -143,12 +143,8 @@ class Performance:
         pair = make_pair(self.config, self._load, self._on_wait)
         self.prompt_ids = tuple(pair.encode_prompt(self.prompt))
         with self._lock:
-            self._settings = replace(
-                pair.round_settings(self.config),
-                num_draft_tokens=self._asked[0],
-                sampler=self._asked[1],
-            )
-        self.pair = pair
+            self._settings = pair.round_settings(self._asked)
+            self.pair = pair
 
     def frames(self) -> Generator[Frame, None, None]:
         """Make the run, between two blocks of plain decoding (their frames in `Phase.BASELINE`).

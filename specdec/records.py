@@ -133,6 +133,7 @@ class RoundSetting:
     top_k: int
     top_p: float
     policy: str
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class RoundResult:
         rule: name of the rule that decided about the draft, as in `specdec.block.RULES`.
         reason: why the policy moved K, in one sentence; empty where it did not.
         state_bytes: hidden states that came over the link for the drafter; `link_s` includes them.
+        tree: shape that the drafter was given, as `RunConfig.tree` has it; empty for a chain.
     """
 
     round: int
@@ -184,6 +186,12 @@ class RoundResult:
     rule: str = "token"
     reason: str = ""
     state_bytes: int = 0
+    tree: str = ""
+
+    @property
+    def drafting(self) -> str:
+        """The drafter by name, and the shape that it was given."""
+        return f"{self.drafter} {self.tree}".rstrip()
 
     @property
     def num_drafted(self) -> int:
@@ -210,10 +218,11 @@ class RoundResult:
         return RoundSetting(
             self.num_draft_tokens if self.policy == FIXED_POLICY else None,
             self.temperature,
-            self.drafter,
+            self.drafting,
             self.top_k,
             self.top_p,
             self.policy,
+            self.rule,
         )
 
     @property

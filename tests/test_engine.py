@@ -564,7 +564,7 @@ def test_a_policy_decides_k_from_the_rounds_so_far_and_every_round_names_it() ->
 
 def test_each_round_names_all_that_could_have_been_set_otherwise() -> None:
     rounds = run_in_turns([RoundSettings(NgramDrafter(), 2, Sampler(0.7, 4, 0.9))])
-    assert {r.settings for r in rounds} == {RoundSetting(2, 0.7, "ngram", 4, 0.9, "fixed")}
+    assert {r.settings for r in rounds} == {RoundSetting(2, 0.7, "ngram", 4, 0.9, "fixed", "token")}
 
 
 def test_a_token_tells_which_member_of_the_drafter_proposed_it() -> None:

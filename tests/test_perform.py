@@ -12,7 +12,6 @@ from specdec.errors import ModelError, SettingsError, TargetError
 from specdec.perform import Performance, Phase
 from specdec.records import Drafted, FinishReason, LinkKind, Prefilled, RoundResult, RunSummary
 from specdec.runs.compare import group_key
-from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from tests.live.toys import SkippingToy, toy_load
 
@@ -99,7 +98,7 @@ def test_the_baseline_is_measured_with_what_the_run_began_and_ended_with(prepare
     performance = prepare()
     for frame in performance.frames():
         if isinstance(frame.event, Prefilled) and performance.phase is Phase.DRAFTING:
-            performance.change(3, Sampler(0.25))
+            performance.change(replace(performance.config, temperature=0.25))
     assert measured == [(performance.prompt_ids, 1.0), (performance.prompt_ids, 0.25)]
 
 
@@ -142,7 +141,7 @@ def test_what_is_stored_is_what_the_first_round_ran_with(prepare, when, k, sampl
     performance = prepare()
     if when == "after it is opened":
         performance.open()
-    performance.change(asked.num_draft_tokens, asked.sampler)
+    performance.change(asked)
     followed(performance)
     run = performance.run()
     assert run.config == asked
@@ -171,11 +170,59 @@ def test_what_changes_later_is_told_by_the_rounds(prepare):
     for frame in performance.frames():
         count += isinstance(frame.event, RoundResult)
         if count == 2:
-            performance.change(5, Sampler(0.5, 0, 0.8))
+            asked = {"num_draft_tokens": 5, "temperature": 0.5, "top_p": 0.8}
+            performance.change(replace(CONFIG, **asked))
     run = performance.run()
     assert run.config == CONFIG
     (change,) = run.changes
     assert (change.round, change.now.num_draft_tokens, change.now.top_p) == (2, 5, 0.8)
+
+
+SHAPES = ["2-1", "auto", "best", ""]
+
+
+def test_policy_rule_and_shape_may_change_while_the_run_goes_on(prepare):
+    """Each takes effect in the next round, is told by it, and leaves the text the target's."""
+    config = replace(CONFIG, temperature=0.0, max_tokens=60)
+    asked = [replace(config, tree=shape, policy="adaptive", rule="block") for shape in SHAPES]
+    performance, straight = prepare(config, with_baseline=False), prepare(config)
+    for frame in performance.frames():
+        if isinstance(frame.event, RoundResult) and frame.event.round % 3 == 2 and asked:
+            now = asked.pop(0)
+            performance.change(now)
+            performance.draft_with(performance.open_drafter(now.draft, now.tree))
+    run = performance.run()
+    told = dict.fromkeys((r.drafter, r.tree, r.policy, r.rule) for r in run.rounds)
+    name = config.draft
+    assert list(told) == [
+        (name, "", "fixed", "token"),
+        *((name, shape, "adaptive", "block") for shape in SHAPES),
+    ]
+    assert [change.now.drafter for change in run.changes] == [
+        f"{name} {shape}".rstrip() for shape in SHAPES
+    ]
+    followed(straight)
+    assert run.token_ids == straight.run().token_ids
+
+
+def test_another_shape_before_the_first_round_is_the_shape_of_the_run(prepare):
+    performance = prepare()
+    performance.open()
+    performance.draft_with(performance.open_drafter(CONFIG.draft, "2-1"))
+    followed(performance)
+    run = performance.run()
+    assert (run.config.draft, run.config.tree, run.drafting) == (
+        CONFIG.draft,
+        "2-1",
+        f"{CONFIG.draft} 2-1",
+    )
+    assert run.draft.digest == straight_digest(prepare)
+
+
+def straight_digest(prepare):
+    performance = prepare()
+    followed(performance)
+    return performance.run().draft.digest
 
 
 def test_an_empty_prompt_is_refused_before_anything_is_loaded():

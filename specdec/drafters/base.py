@@ -75,12 +75,18 @@ class DrafterRun(Protocol):
 class Drafter(Protocol):
     """A drafting strategy with its weights, shared by every run.
 
-    Its name identifies it: two drafters of one name are one within a run, and share its state.
+    Name and shape identify it: two drafters that have both in common are one within a run, and
+    share its state.
     """
 
     @property
     @abstractmethod
     def name(self) -> str: ...
+
+    @property
+    def tree(self) -> str:
+        """The shape that it was given, as `RunConfig.tree` has it; empty where there is none."""
+        return ""
 
     @property
     def wants(self) -> Wanted:

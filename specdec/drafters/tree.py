@@ -78,7 +78,7 @@ class TreeDrafter(Drafter):
         Args:
             model: the draft model.
             shape: "auto", "best", or a fixed shape as `shapes.py` writes it, such as "3-2-1".
-            name: the model's and the shape by default.
+            name: the model's by default.
             open_context: that of a chain drafter of the model, where the model's vocabulary is
                 not the target's.
             wants: what the model needs of the target.
@@ -89,13 +89,18 @@ class TreeDrafter(Drafter):
         self.model = model
         self.shape = None if shape in (AUTO, BEST) else parse_shape(shape)
         self._is_best = shape == BEST
-        self._name = name or f"{model.name} {shape}"
+        self._name = name or model.name
+        self._tree = shape
         self._open_context = open_context
         self._wants = wants
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def tree(self) -> str:
+        return self._tree
 
     @property
     def wants(self) -> Wanted:

@@ -20,7 +20,6 @@ from specdec.perform import Performance, Phase
 from specdec.records import Drafted, RunSummary
 from specdec.runs.recorder import Frame
 from specdec.runs.run import Run
-from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from specdec.targets.server.faults import Waiting
 
@@ -72,7 +71,7 @@ class LiveRun:
         self._page = PageHandshake(is_shown=is_shown)
         self._stopped = threading.Event()
         self._waiting_for: str | None = None
-        self._draft = config.draft
+        self._drafting = config.draft, config.tree
         self._thread = threading.Thread(target=self._work, name="specdec run", daemon=True)
 
     # -- what the page looks at ------------------------------------------------------------------
@@ -106,17 +105,18 @@ class LiveRun:
         """Wait until everything is over, the plain decoding of a race included."""
         self._thread.join(timeout_s)
 
-    def change(self, num_draft_tokens: int, sampler: Sampler, draft: str) -> None:
-        """Set K, sampler and drafting strategy from the next round on.
+    def change(self, asked: RunConfig) -> None:
+        """Set what may be changed in mid-run from the next round on: all that decides a round.
 
         A draft model that is not loaded yet is fetched beside the run, which goes on as it was
         until the model is there.
         """
         if self.performance.phase.is_over:
             return
-        self.performance.change(num_draft_tokens, sampler)
-        if draft != self._draft:
-            self._draft = draft
+        self.performance.change(asked)
+        drafting = asked.draft, asked.tree
+        if drafting != self._drafting:
+            self._drafting = drafting
             if self.performance.pair is not None:
                 self._fetch_draft()
 
@@ -155,8 +155,8 @@ class LiveRun:
     def _work(self) -> None:
         try:
             self.performance.open()
-            if self._draft != self.config.draft:  # chosen while the weights were on their way
-                self._fetch_draft()
+            if self._drafting != (self.config.draft, self.config.tree):
+                self._fetch_draft()  # chosen while the weights were on their way
             self._page.await_page(self._leave_if_stopped)
             self._follow(self.performance.frames())
             self._note(self.performance.error)
@@ -239,11 +239,11 @@ class LiveRun:
 
     def _fetch_draft(self) -> None:
         """Open the draft that is wanted now in a thread of its own."""
-        threading.Thread(target=self._change_draft, args=(self._draft,), daemon=True).start()
+        threading.Thread(target=self._change_draft, args=self._drafting, daemon=True).start()
 
-    def _change_draft(self, draft: str) -> None:
+    def _change_draft(self, draft: str, tree: str) -> None:
         try:
-            drafter = self.performance.open_drafter(draft)
+            drafter = self.performance.open_drafter(draft, tree)
         except SpecdecError as failure:
             self.notice = f"The draft stays as it was. {failure}"
         except _StopError:
@@ -252,5 +252,5 @@ class LiveRun:
             log.exception("A draft could not be opened.")
             self.notice = f"The draft stays as it was. {unexpected(failure)}"
         else:
-            if draft == self._draft:
+            if (draft, tree) == self._drafting:
                 self.performance.draft_with(drafter)

@@ -142,7 +142,7 @@ class AdaptiveRun:
         self._k: int | None = None
         self._num_seen = 0
         self._ahead: list[int] = []
-        self._drafter = ""
+        self._drafting = ""
         self._acceptance = Acceptance()
         self._costs = Costs()
         self._last_try = [0] * (MAX_DEPTH + 1)
@@ -161,8 +161,8 @@ class AdaptiveRun:
         return self._decide(self._k, Outlook.of(rates, *self._costs.per_round()))
 
     def _learn(self, result: RoundResult) -> None:
-        if result.drafter != self._drafter:
-            self._drafter = result.drafter
+        if result.drafting != self._drafting:
+            self._drafting = result.drafting
             self._acceptance = Acceptance()
         self._num_seen += 1
         self._acceptance.add(result)

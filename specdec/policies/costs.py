@@ -31,12 +31,12 @@ class Costs:
         self._links_s: deque[float] = deque(maxlen=NUM_TIMES)
         self._levels_s: deque[float] = deque(maxlen=NUM_TIMES)
         self._widths: deque[float] = deque(maxlen=NUM_TIMES)
-        self._drafter = ""
+        self._drafting = ""
 
     def add(self, result: RoundResult) -> None:
         """Take in what one more round took."""
-        if result.drafter != self._drafter:
-            self._drafter = result.drafter
+        if result.drafting != self._drafting:
+            self._drafting = result.drafting
             self._levels_s.clear()
             self._widths.clear()
         call_s = max(result.verify_s - result.link_s + result.sample_s, SHORTEST_S)

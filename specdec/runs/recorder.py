@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from specdec.metrics import Baseline, Totals
-from specdec.pair import takes_tree
 from specdec.records import (
     FIXED_POLICY,
     Drafted,
@@ -204,14 +203,15 @@ class RunRecorder:
             top_k=first.top_k,
             top_p=first.top_p,
             policy=first.policy,
+            rule=first.rule,
+            tree=first.tree,
         )
         if first.policy == FIXED_POLICY:
             config = replace(config, num_draft_tokens=first.num_draft_tokens)
         if first.drafter == blank.draft.name:
             return replace(blank, config=config)
         draft = ModelInfo(first.drafter, self._pair.digests.get(first.drafter))
-        tree = config.tree if takes_tree(first.drafter) else ""
-        return replace(blank, config=replace(config, draft=first.drafter, tree=tree), draft=draft)
+        return replace(blank, config=replace(config, draft=first.drafter), draft=draft)
 
     def _exactness(self, rounds: Sequence[RoundResult]) -> str:
         """Say what the output is exact for under every sampler that a round ran with."""

@@ -97,6 +97,12 @@ class Run:
         return tuple(token_id for result in self.rounds for token_id in result.emitted)
 
     @property
+    def drafting(self) -> str:
+        """What drafted, by name, and the shape that it was given."""
+        tree = "" if self.config is None else self.config.tree
+        return f"{self.draft.name.removesuffix(f' {tree}')} {tree}".rstrip()
+
+    @property
     def heading(self) -> str:
         """The title, or else the prompt's first line, cut to fit one line."""
         line = " ".join((self.title or self.prompt).split())

@@ -101,7 +101,7 @@ def _csv_row(run: Run, result: RoundResult, record: TokenRecord, index: str) -> 
         index,
         _quoted(run.token_texts.get(record.token_id, "")),
         *(getattr(record, name) for name in _TOKEN_FIELDS),
-        _quoted(result.drafter),
+        _quoted(result.drafting),
         *(getattr(result, name) for name in _ROUND_FIELDS),
     ]
 
@@ -134,7 +134,7 @@ def _answer(run: Run, question_id: int) -> dict[str, Any]:
         "question_id": question_id,
         "category": run.tags[0] if run.tags else "overall",
         "answer_id": hashlib.sha256(identity.encode()).hexdigest()[:22],
-        "model_id": f"{run.target.name}-{run.draft.name}{settings}",
+        "model_id": f"{run.target.name}-{run.drafting}{settings}",
         "choices": [
             {
                 "index": 0,

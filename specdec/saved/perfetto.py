@@ -27,7 +27,7 @@ def perfetto_trace(run: Run) -> dict[str, Any]:
         "otherData": {
             "run": run.heading,
             "target": run.target.name,
-            "draft": run.draft.name,
+            "draft": run.drafting,
             "started_at": run.started_at,
             "link": "emulated" if run.link_is_emulated else "as measured",
         },
@@ -35,7 +35,7 @@ def perfetto_trace(run: Run) -> dict[str, Any]:
 
 
 def _events(run: Run) -> Iterator[dict[str, Any]]:
-    yield _name("process_name", 0, f"{run.target.name} ← {run.draft.name}")
+    yield _name("process_name", 0, f"{run.target.name} ← {run.drafting}")
     for lane, number in LANES.items():
         yield _name("thread_name", number, lane)
     yield _slice("verify", "prefill", 0, _ns(run.summary.prefill_s), {})
@@ -58,7 +58,7 @@ def _round_slices(
     asked = max(drafted, sampling - _ns(result.verify_s))
     if result.candidates:
         tokens = [texts.get(one.token_id, "") for one in result.candidates]
-        draft_facts = facts | {"drafter": result.drafter, "tokens": tokens}
+        draft_facts = facts | {"drafter": result.drafting, "tokens": tokens}
         yield _slice("draft", f"draft {len(tokens)}", start_ns, drafted, draft_facts)
     verify_facts = facts | {
         "accepted": result.num_accepted,

@@ -162,7 +162,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "tags": run.tags,
         "prompt": run.prompt,
         "target": run.target.name,
-        "draft": run.draft.name,
+        "draft": run.drafting,
         "backend": run.backend,
         "exactness": run.exactness,
         "group_key": group_key(run),

@@ -98,7 +98,7 @@ def steps(result: RoundResult, text_of: TextOf) -> Iterator[str]:
             else f"as a tree of {result.num_drafted} tokens, up to {result.depth} deep"
         )
         yield (
-            f"The draft ({result.drafter}) proposed {drafted} in "
+            f"The draft ({result.drafting}) proposed {drafted} in "
             f"{1e3 * result.draft_s:.0f} ms, {how}."
         )
         yield (

@@ -37,6 +37,8 @@ class Change:
             said.append(f"K {new.num_draft_tokens}")
         if old.policy != new.policy:
             said.append(f"policy {new.policy}")
+        if old.rule != new.rule:
+            said.append(f"rule {new.rule}")
         if old.temperature != new.temperature:
             said.append(f"temperature {new.temperature:g}")
         if (old.top_k, old.top_p) != (new.top_k, new.top_p):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from specdec.block import TOKEN_RULE
 from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import FIXED_POLICY, FinishReason, RoundSetting, RunSummary
@@ -104,4 +105,6 @@ def settings_words(setting: RoundSetting) -> str:
         parts.append(f"top-k {setting.top_k}")
     if setting.top_p < 1:
         parts.append(f"top-p {setting.top_p:g}")
+    if setting.rule != TOKEN_RULE:
+        parts.append(f"verified by {setting.rule}")
     return ", ".join([*parts, setting.drafter])

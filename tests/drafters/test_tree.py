@@ -388,7 +388,8 @@ def test_time_outside_forward_passes_is_told() -> None:
 
 
 def test_a_name_tells_the_model_and_the_shape() -> None:
-    assert TreeDrafter(ToyModel(3), "3-2-1").name == "toy-3 3-2-1"
+    drafter = TreeDrafter(ToyModel(3), "3-2-1")
+    assert (drafter.name, drafter.tree) == ("toy-3", "3-2-1")
     assert TreeDrafter(ToyModel(3), "auto", "mine").name == "mine"
 
 

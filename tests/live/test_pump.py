@@ -13,7 +13,6 @@ from specdec.live import handshake
 from specdec.live.pump import LiveRun
 from specdec.perform import Phase
 from specdec.records import Drafted, FinishReason, RoundResult
-from specdec.sampling import Sampler
 from specdec.settings import RunConfig
 from tests.live.toys import SkippingToy, finished, frames_of, toy_shelf, wait_for
 
@@ -215,7 +214,7 @@ def test_new_settings_take_effect_in_the_next_round(begin, tmp_path):
     model = SkippingToy(gate=gate)
     live = begin(replace(CONFIG, max_tokens=120), shelf=toy_shelf(tmp_path, model))
     wait_for(lambda: live.performance.phase is Phase.VERIFYING and gate._value == 0)
-    live.change(7, Sampler(0.5), "ngram")
+    live.change(replace(live.config, num_draft_tokens=7, temperature=0.5, draft="ngram"))
     wait_for(lambda: live.performance.settings.drafter.name == "ngram")
     for _ in range(500):
         gate.release()
@@ -227,13 +226,28 @@ def test_new_settings_take_effect_in_the_next_round(begin, tmp_path):
     assert set(between) <= {(7, 0.5, "layer-skip")}
 
 
+def test_another_shape_of_the_same_draft_is_opened_beside_the_run(begin, tmp_path):
+    gate = threading.Semaphore(30)
+    live = begin(replace(CONFIG, max_tokens=120), shelf=toy_shelf(tmp_path, SkippingToy(gate=gate)))
+    wait_for(lambda: live.performance.phase is Phase.VERIFYING and gate._value == 0)
+    live.change(replace(live.config, tree="2-1"))
+    wait_for(lambda: live.performance.settings.drafter.tree == "2-1")
+    for _ in range(500):
+        gate.release()
+    finished(live)
+    assert list(dict.fromkeys(r.drafting for r in live.run.rounds)) == [
+        "layer-skip",
+        "layer-skip 2-1",
+    ]
+
+
 def test_a_draft_that_cannot_be_opened_leaves_the_run_as_it_was(begin, tmp_path):
     gate = threading.Semaphore(30)
     model = SkippingToy(gate=gate)
     shelf = toy_shelf(tmp_path, model)
     live = begin(replace(CONFIG, max_tokens=120), shelf=shelf)
     wait_for(lambda: live.performance.recorder is not None and gate._value == 0)
-    live.change(4, Sampler(1.0), "nothing")
+    live.change(replace(live.config, draft="nothing"))
     wait_for(lambda: live.notice is not None)
     for _ in range(500):
         gate.release()

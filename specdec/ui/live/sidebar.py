@@ -62,13 +62,13 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
             list(POLICIES).index(defaults.policy),
             key="policy",
             bind="query-params",
-            disabled=running or draft == "none",
+            disabled=draft == "none",
             help="fixed: K as it is set. adaptive: the K that promises most tokens per second by "
             "this run's acceptance and costs, 0 included. hf: two more after a draft that was "
             "accepted whole, else one fewer. entropy: no further than the draft is sure. "
-            f"The last three begin with K as it is set. {_FIXED}",
+            f"The last three begin with K as it is set. {_LIVE}",
         )
-        tree = _tree(defaults.tree, draft, running=running)
+        tree = _tree(defaults.tree, draft)
         temperature = st.slider(
             "Temperature",
             0.0,
@@ -131,11 +131,10 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
                 list(RULES).index(defaults.rule),
                 key="rule",
                 bind="query-params",
-                disabled=running,
                 help="token: each drafted token is tested by itself. block: the tokens of a chain "
                 "are tested together, which accepts a little more above temperature 0. Both keep "
                 "the target's distribution. (Typical acceptance, as Medusa has it, does not, so "
-                f"it is not here.) {_FIXED}",
+                f"it is not here.) {_LIVE}",
             )
             st.toggle(
                 "Height: how unsure the target is",
@@ -171,7 +170,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
     )
 
 
-def _tree(default: str, draft: str, *, running: bool) -> str:
+def _tree(default: str, draft: str) -> str:
     """Return the shape of the draft: nothing for a chain, or where no model drafts."""
     names = dict(TREES)
     default = kept.unshared("tree") or default
@@ -183,12 +182,12 @@ def _tree(default: str, draft: str, *, running: bool) -> str:
         list(names.values()).index(default),
         key="tree",
         bind="query-params",
-        disabled=running or not takes_tree(draft),
+        disabled=not takes_tree(draft),
         help="A chain has one token at each position. In a tree several stand beside each other, "
         "so that one may pass where another fails: 3-2-1 is three first tokens, two after each, "
         "one after each of these, K deep at most. Auto grows where the draft is sure, K tokens "
         "in all. Best is the shape that promises most tokens per second by this run's acceptance "
-        f"and costs, K deep at most. The target scores all of them in one call. {_FIXED}",
+        f"and costs, K deep at most. The target scores all of them in one call. {_LIVE}",
     )
     return names[name] if takes_tree(draft) else ""
 
