@@ -40,10 +40,10 @@ from specdec.runs.machine import describe_environment
 from specdec.runs.run import Run
 from specdec.saved.store import RunStore
 from specdec.saved.sweeps import measured_cells
-from specdec.settings import DEFAULT_MODEL, TRAINED_DRAFTS
+from specdec.settings import DEFAULT_MODEL, TRAINED_DRAFTS, TRAINED_HEADS
 
 CLASSES = ("code", "prose", "summary", "list")
-DRAFT = TRAINED_DRAFTS[DEFAULT_MODEL]
+DRAFT, SIX_LAYERS = TRAINED_HEADS[DEFAULT_MODEL], TRAINED_DRAFTS[DEFAULT_MODEL]
 CHAINS = (1, 2, 3, 4, 6)
 TREES = {"2-1": 2, "3-2-1": 3, "2-2-1-1": 4}
 """Fixed shapes and their depth, which is the K of the chain that each is compared with."""
@@ -56,6 +56,8 @@ STRATEGIES = (
     Strategy(DRAFT, (BEST.num_draft_tokens,), tree=BEST.tree),
     *(Strategy(DRAFT, (3,), policy=policy) for policy in ("adaptive", "hf", "entropy")),
     Strategy(DRAFT, (3,), rule="block"),
+    Strategy(SIX_LAYERS, (2,)),
+    Strategy(SIX_LAYERS, (3,), tree="3-2-1"),
     Strategy("layer-skip", (2,)),
     Strategy("ngram", (3,)),
     Strategy("suffix", (8,)),

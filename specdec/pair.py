@@ -19,6 +19,7 @@ from specdec.drafters.lookahead import LookaheadDrafter
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
+from specdec.drafters.recall import Recall, RecallDrafter
 from specdec.drafters.suffix import SuffixDrafter
 from specdec.drafters.translated import make_model_drafter
 from specdec.drafters.tree import TreeDrafter
@@ -48,6 +49,7 @@ from specdec.targets.server.remote import RemoteTarget, open_remote
 DRAFT_STRATEGIES = {
     "layer-skip": "the target's own weights with a fifth of the layers left out",
     "ngram": "prompt lookup: what followed the same words before",
+    RecallDrafter.name: "prompt lookup that also reads saved runs of the same prompt",
     "suffix": "suffix decoding: what mostly followed the same words, as far as that is likely",
     "lookahead": "lookahead decoding: the target's own guesses of what comes, refined in parallel",
     "none": "nothing: plain decoding",
@@ -220,11 +222,16 @@ def load_model(name: str, place: str, progress: hub.Progress | None = None) -> L
     return LoadedModel(model, tokenizer, digest=digest, folder=folder, runs_on=runs_on)
 
 
-def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None = None) -> Pair:
+def make_pair(
+    config: RunConfig,
+    load: Load = load_model,
+    on_wait: OnWait | None = None,
+    recall: Recall | None = None,
+) -> Pair:
     """Build what `config` names.
 
     `on_wait` is told while a failed call to a server waits for its next attempt; what it raises
-    ends the wait.
+    ends the wait. `recall` finds earlier answers, for a draft that reads them.
 
     Raises:
         SpecdecError: a model cannot be opened or reached, or the draft does not fit the target.
@@ -240,7 +247,9 @@ def make_pair(config: RunConfig, load: Load = load_model, on_wait: OnWait | None
         target = target.watched_by(on_wait)
     if config.rtt_ms > 0:
         target = EmulatedLink(target, config.rtt_ms / 1e3, config.jitter_ms / 1e3, seed=config.seed)
-    drafter = make_drafter(config.draft, loaded, config.place, load, tree=config.tree)
+    drafter = make_drafter(
+        config.draft, loaded, config.place, load, tree=config.tree, recall=recall
+    )
     return Pair(loaded.own_tokenizer, target, drafter, digests, loaded.runs_on)
 
 
@@ -260,7 +269,7 @@ def noting(load: Load, digests: dict[str, str]) -> Load:
 
 def takes_tree(draft: str) -> bool:
     """Say whether what drafts is a model, which can draft a tree of any shape."""
-    return draft not in _LOOKUPS and not _members(draft)
+    return draft not in (*_LOOKUPS, RecallDrafter.name) and not _members(draft)
 
 
 _GROUPS: Mapping[str, Callable[[Sequence[Drafter]], Drafter]] = {
@@ -286,7 +295,13 @@ def _sign(draft: str) -> str | None:
 
 
 def make_drafter(
-    draft: str, target: LoadedModel, place: str, load: Load = load_model, *, tree: str = ""
+    draft: str,
+    target: LoadedModel,
+    place: str,
+    load: Load = load_model,
+    *,
+    tree: str = "",
+    recall: Recall | None = None,
 ) -> Drafter:
     """Build the drafting strategy or open the draft model named `draft`.
 
@@ -297,11 +312,12 @@ def make_drafter(
         place: where a draft model runs.
         load: how a draft model is opened.
         tree: shape of a model's draft, as `RunConfig.tree` has it.
+        recall: finds earlier answers to a prompt.
 
     Raises:
-        SettingsError: the target's weights are not here to be drafted with, or the draft's; there
-            is no such shape, or none for this strategy; or the drafter needs of the target what
-            it cannot give.
+        SettingsError: the target's weights are not here to be drafted with, or the draft's, or no
+            earlier answers; there is no such shape, or none for this strategy; or the drafter needs
+            of the target what it cannot give.
         ModelError: the model cannot be opened, or shares too few tokens with the target.
     """
     if tree and not takes_tree(draft):
@@ -309,14 +325,16 @@ def make_drafter(
             f"{draft} drafts no tree of a given shape; choose a draft model or layer-skip, or "
             "leave the shape out."
         )
-    drafter = _make_drafter(draft, target, place, load, tree)
+    drafter = _make_drafter(draft, target, place, load, tree, recall)
     refusal = target.target.cannot_give(drafter.wants)
     if refusal is not None:
         raise SettingsError(f"{drafter.name} cannot draft for {target.target.name}: {refusal}")
     return drafter
 
 
-def _make_drafter(draft: str, target: LoadedModel, place: str, load: Load, tree: str) -> Drafter:
+def _make_drafter(
+    draft: str, target: LoadedModel, place: str, load: Load, tree: str, recall: Recall | None
+) -> Drafter:
     if members := _members(draft):
         if _sign(draft) == EnsembleDrafter.sign and LookaheadDrafter.name in members:
             raise SettingsError(
@@ -324,10 +342,17 @@ def _make_drafter(draft: str, target: LoadedModel, place: str, load: Load, tree:
                 f"branch: {draft.replace(EnsembleDrafter.sign, BranchesDrafter.sign)}."
             )
         return _GROUPS[_sign(draft) or ""](
-            [_make_drafter(name, target, place, load, "") for name in members]
+            [_make_drafter(name, target, place, load, "", recall) for name in members]
         )
     if draft in _LOOKUPS:
         return _LOOKUPS[draft]()
+    if draft == RecallDrafter.name:
+        if recall is None:
+            raise SettingsError(
+                f"{draft} reads saved runs of the same prompt, and there are none to read here; "
+                "choose ngram, which reads the prompt and what it has written so far."
+            )
+        return RecallDrafter(recall, target.target.vocab_size)
     if draft == "layer-skip":
         if target.model is None:
             raise SettingsError(

@@ -15,6 +15,7 @@ from enum import StrEnum
 from specdec.baseline import Value, decode_plainly, measure_block
 from specdec.drafters.base import Drafter
 from specdec.drafters.none import NoDrafter
+from specdec.drafters.recall import Recall
 from specdec.engine import RoundSettings, generate
 from specdec.errors import SpecdecError
 from specdec.metrics import Baseline, Block
@@ -66,6 +67,7 @@ class Performance:
         load: Load = load_model,
         on_wait: OnWait | None = None,
         with_baseline: bool = True,
+        recall: Recall | None = None,
     ) -> None:
         """Prepare a run.
 
@@ -78,6 +80,7 @@ class Performance:
                 after it: a machine is not the same a minute later. It never is behind a server:
                 a call per token would eat its rate limits, and what it has to be compared with is
                 its own streaming.
+            recall: finds earlier answers to the prompt, for a draft that reads them.
         """
         self.config = config
         self.prompt = prompt
@@ -91,6 +94,7 @@ class Performance:
         self.error: str | None = None
         self._load = load
         self._on_wait = on_wait
+        self._recall = recall
         self._with_baseline = with_baseline and not config.is_remote
         self._lock = threading.Lock()
         self._settings: RoundSettings | None = None
@@ -123,7 +127,8 @@ class Performance:
         """
         assert self.pair is not None
         place, load = self.config.place, noting(self._load, self.pair.digests)
-        return make_drafter(draft, load(self.config.target, place), place, load, tree=tree)
+        target = load(self.config.target, place)
+        return make_drafter(draft, target, place, load, tree=tree, recall=self._recall)
 
     def draft_with(self, drafter: Drafter) -> None:
         """Change the drafting strategy from the next round on."""
@@ -140,7 +145,7 @@ class Performance:
             SpecdecError: the prompt is empty, or a model cannot be had or does not fit.
         """
         check_prompt(self.prompt)
-        pair = make_pair(self.config, self._load, self._on_wait)
+        pair = make_pair(self.config, self._load, self._on_wait, self._recall)
         self.prompt_ids = tuple(pair.encode_prompt(self.prompt))
         with self._lock:
             self._settings = pair.round_settings(self._asked)

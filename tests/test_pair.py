@@ -35,7 +35,21 @@ def config(tiny: str, **changes: object) -> RunConfig:
 def test_every_strategy_can_be_built(tiny: str) -> None:
     loaded = load_model(tiny, "portable")
     for name in DRAFT_STRATEGIES:
-        assert make_drafter(name, loaded, "portable").name == name
+        drafter = make_drafter(name, loaded, "portable", recall=lambda prompt: [])
+        assert drafter.name == name
+
+
+@pytest.mark.parametrize("draft", ["ngram-saved", "ngram-saved+suffix", "suffix|ngram-saved"])
+def test_earlier_answers_are_read_where_there_are_any(tiny: str, draft: str) -> None:
+    loaded = load_model(tiny, "portable")
+    with pytest.raises(SettingsError, match="choose ngram"):
+        make_drafter(draft, loaded, "portable")
+    asked = []
+    drafter = make_drafter(
+        draft, loaded, "portable", recall=lambda prompt: asked.append(list(prompt)) or []
+    )
+    drafter.start([1, 2])
+    assert asked == [[1, 2]]
 
 
 def test_a_draft_model_shares_the_weights_that_were_loaded(tiny: str) -> None:

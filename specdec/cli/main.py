@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, fields
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -256,6 +257,7 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         load=_load,
         on_wait=_tell_waiting,
         with_baseline=not options.no_baseline,
+        recall=partial(_answers, prompt),
     )
     performance.open()
     failure = _follow(performance, None if options.json else screen)
@@ -289,6 +291,14 @@ def _generate(options: argparse.Namespace, screen: Console) -> int:
         Console(stderr=True, soft_wrap=True).print(Text(printable(run.summary.error)))
         return 1
     return 0
+
+
+def _answers(prompt: str, prompt_ids: Sequence[int]) -> list[list[int]]:
+    """Return what saved runs answered to the same prompt."""
+    from specdec.saved.store import RunStore  # no other draft waits for it
+
+    with closing(RunStore()) as store:
+        return store.answers(prompt, prompt_ids)
 
 
 def _compare_plainly(performance: Performance) -> audit.Comparison | None:
@@ -372,7 +382,8 @@ def _fetch(options: argparse.Namespace, screen: Console) -> int:
 def _check(options: argparse.Namespace, screen: Console) -> int:
     """Go through the parts of a run in order; the first that fails is named by its error."""
     config = _config(options)
-    pair = make_pair(config, _load, _tell_waiting)
+    recall = partial(_answers, CHECK_PROMPT)
+    pair = make_pair(config, _load, _tell_waiting, recall)
     if isinstance(pair.target, RemoteTarget):
         for line in (*pair.target.status(config.sampler), *pair.target.findings):
             screen.print(Text(f"    {line.question}: {printable(line.answer)}"))

@@ -7,7 +7,7 @@ O(max_ngram), whatever the length of the context.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -36,12 +36,21 @@ class NgramDrafter(Drafter):
 
 
 class NgramRun(DrafterRun):
-    """The n-gram index of one run; it reads new context as it sees it."""
+    """The n-gram index of one run; it reads new context as it sees it.
+
+    For each n-gram it knows the text it last stood in, and where it ended there. Other texts than
+    the run's own count where that has no answer.
+    """
 
     def __init__(self, min_ngram: int, max_ngram: int) -> None:
         self._sizes = range(max_ngram, min_ngram - 1, -1)
-        self._index: dict[tuple[int, ...], int] = {}
+        self._own: dict[tuple[int, ...], int] = {}
+        self._others: dict[tuple[int, ...], tuple[Sequence[int], int]] = {}
         self._num_indexed = 0
+
+    def learn(self, text: Sequence[int]) -> None:
+        """Take in another text, which counts for more than those learnt before."""
+        self._others |= {ngram: (text, end) for ngram, end in self._ngrams(text, 1)}
 
     def propose(
         self,
@@ -56,20 +65,25 @@ class NgramRun(DrafterRun):
         With context a b c d a b and n = 2, the n-gram (a, b) ended at index 2 before, so the
         draft for 3 tokens is c d a.
         """
-        self._read(context)
+        self._own.update(self._ngrams(context, max(self._num_indexed, 1)))
+        self._num_indexed = len(context)
         for size in self._sizes:
-            start = self._index.get(tuple(context[-size:])) if size < len(context) else None
-            if start is not None:
+            ngram = tuple(context[-size:])
+            if ngram in self._own:
+                start = self._own[ngram]
                 return Draft.chain(context[start : start + budget.depth])
+            if ngram in self._others:
+                text, start = self._others[ngram]
+                return Draft.chain(text[start : start + budget.depth])
         return Draft()
 
-    def _read(self, context: Sequence[int]) -> None:
-        """Index every n-gram that has a continuation, so all but those at the very end."""
-        for end in range(max(self._num_indexed, 1), len(context)):
+    def _ngrams(self, text: Sequence[int], first: int) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Yield every n-gram that has a continuation, and its end, if that is `first` or later."""
+        for end in range(first, len(text)):
             for size in self._sizes:
                 if size <= end:
-                    self._index[tuple(context[end - size : end])] = end
-        self._num_indexed = len(context)
+                    yield tuple(text[end - size : end]), end
 
     def close(self) -> None:
-        self._index.clear()
+        self._own.clear()
+        self._others.clear()

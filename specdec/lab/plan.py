@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import product
 
 from specdec.block import TOKEN_RULE
+from specdec.drafters.recall import RecallDrafter
 from specdec.errors import SettingsError
 from specdec.lab.prompts import MAX_PROMPTS, Prompt
 from specdec.records import FIXED_POLICY
@@ -161,6 +163,11 @@ class Plan:
             raise SettingsError(
                 f"The draft {OWN_SERVER!r} is a server's own streaming, and {self.target!r:.60} is "
                 "no server."
+            )
+        if any(RecallDrafter.name in re.split("[+|]", arm.draft) for arm in self.arms):
+            raise SettingsError(
+                f"{RecallDrafter.name} would copy what the sweep itself wrote in the cell before; "
+                "take ngram."
             )
         for arm, temperature, rtt_ms in product(self.arms, self.temperatures, self.rtt_ms):
             self.config(Cell(self.prompts[0], arm, temperature, rtt_ms, self.seeds[0]))

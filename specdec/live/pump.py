@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
 
+from specdec.drafters.recall import Recall
 from specdec.errors import SpecdecError, unexpected
 from specdec.live.handshake import PageHandshake
 from specdec.live.shelf import Arrival, ModelShelf
@@ -48,6 +49,7 @@ class LiveRun:
         save: Save,
         race: bool = False,
         is_shown: bool = False,
+        recall: Recall | None = None,
     ) -> None:
         """Prepare a run; `start` begins it.
 
@@ -58,6 +60,7 @@ class LiveRun:
             save: takes the run when it is over, however it ended.
             race: whether plain decoding runs afterwards, by itself, for comparison.
             is_shown: whether a page shows it, which must stand before anything is measured.
+            recall: finds earlier answers to the prompt, for a draft that reads them.
         """
         self.config = config
         self.race = race
@@ -65,7 +68,9 @@ class LiveRun:
         self.error: str | None = None
         self.notice: str | None = None
         self.waiting: str | None = None
-        self.performance = Performance(config, prompt, load=self._load, on_wait=self._wait)
+        self.performance = Performance(
+            config, prompt, load=self._load, on_wait=self._wait, recall=recall
+        )
         self._shelf = shelf
         self._save = save
         self._page = PageHandshake(is_shown=is_shown)

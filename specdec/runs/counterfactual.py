@@ -20,7 +20,7 @@ from specdec.records import FIXED_POLICY, RoundResult, TokenStatus
 from specdec.runs.run import Run
 from specdec.runs.worth import Costs, Outlook, outlook
 
-_WITH_MEMORY = frozenset({"ngram", "suffix", "lookahead", "none"})
+_WITH_MEMORY = frozenset({"ngram", "ngram-saved", "suffix", "lookahead", "none"})
 """What these propose inside an old draft is not its rest."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -213,6 +214,28 @@ class RunStore:
         if on_damaged is not None and len(lines) < len(rows):
             on_damaged([row.id for row in rows if not is_sound(row)])
         return lines
+
+    def answers(self, prompt: str, prompt_ids: Sequence[int], limit: int = 8) -> list[list[int]]:
+        """Return the output of the last `limit` runs of a prompt, the latest first.
+
+        Args:
+            prompt: as the user typed it.
+            prompt_ids: as the target reads it; another chat template or tokenizer is left out.
+            limit: the most runs that are opened. Damaged ones are left out.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        query = sa.select(RUNS.c.id).where(RUNS.c.prompt == prompt, KEPT)
+        with self._database.reading() as connection:
+            run_ids = connection.scalars(query.order_by(RUNS.c.id.desc()).limit(limit)).all()
+        found = []
+        for run_id in run_ids:
+            with suppress(StoreError):
+                run = self.load(run_id)
+                if run.prompt_ids == tuple(prompt_ids) and run.token_ids:
+                    found.append(list(run.token_ids))
+        return found
 
     def count(self, where: RunFilter | None = None) -> int:
         """Return how many lines the list has."""

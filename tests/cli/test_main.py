@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from specdec.cli.main import main
 from specdec.cli.text import print_pieces, printable
 from specdec.observe import final_record
 from specdec.policies.named import POLICIES
+from specdec.saved.store import RunStore
 from specdec.saved.trace import read_trace
 from tests.models.tiny import write_tiny_llama
 from tests.saved.test_files import largest_file
@@ -55,6 +57,22 @@ def test_json_is_one_document_with_vllms_names(
     assert 0.002 * summary["num_target_calls"] <= summary["link_s"] <= summary["verify_s"]
     assert got["link_is_emulated"] is True
     assert got["baseline"]["tokens_per_s"] < got["baseline"]["tokens_per_s_without_link"]
+
+
+def test_an_answer_that_was_saved_is_drafted_again(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SPECDEC_DB", f"sqlite:///{tmp_path / 'runs.db'}")
+    options = ("--target", model, "--temperature", "0", "--max-tokens", "31", "--no-baseline")
+    plain = document(capsys, *options, "--k", "0", "--save", str(tmp_path / "plain.json"))
+    with closing(RunStore()) as store:
+        store.save(read_trace(tmp_path / "plain.json"))
+    again = document(capsys, *options, "--draft", "ngram-saved", "--k", "4")
+    assert again["token_ids"] == plain["token_ids"]
+    assert again["summary"]["draft_acceptance_rate"] == 1.0
 
 
 def test_greedy_ids_are_the_same_for_every_draft(

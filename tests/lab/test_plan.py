@@ -97,6 +97,8 @@ def test_the_digest_is_of_what_is_measured(tmp_path):
         ("drafts = ['a', 'a']", "drafts must be a list of different texts"),
         ("[[strategies]]\ndraft = 'ngram'\npolicy = 'whim'", "whim"),
         ("[[strategies]]\ndraft = 'ngram'\nrule = 'whim'", "whim"),
+        ("drafts = ['ngram-saved']", "take ngram"),
+        ("drafts = ['suffix|ngram-saved']", "take ngram"),
         ("[prompts]\nclasses = ['poetry']", "no class of prompts 'poetry'"),
         ("[prompts]\nclasses = []", "no prompts"),
         ("[prompts]\nper_class = 0", "per_class must be 1 or more"),

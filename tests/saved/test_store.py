@@ -136,6 +136,27 @@ class TestKeeping:
             store.save(replace(run, summary=summary))
         assert {row.finish_reason for row in store.list_runs()} == {"stopped", "error"}
 
+    def test_answers_to_a_prompt_are_found_the_latest_first(self, store, run, long_run):
+        answer, longer = list(run.token_ids), list(long_run.token_ids)
+        asked = run.prompt, run.prompt_ids
+        assert store.answers(*asked) == []
+        first = store.save(run)
+        store.save(replace(long_run, prompt=run.prompt))
+        store.save(replace(run, prompt="Another one"))
+        store.save(replace(run, prompt_ids=(5, 6)))  # of another chat template
+        assert store.answers(*asked) == [longer, answer]
+        assert store.answers(*asked, limit=2) == [longer]  # the latest two are looked at
+        store.delete([first])
+        assert store.answers(*asked) == [longer]
+
+    def test_a_damaged_run_is_no_answer(self, store, run):
+        store.save(run)
+        damaged = store.save(run)
+        with store.database.writing() as connection:
+            where = TRACES.c.run_id == damaged
+            connection.execute(TRACES.update().where(where).values(body=b"7"))
+        assert store.answers(run.prompt, run.prompt_ids) == [list(run.token_ids)]
+
     def test_what_the_user_says_can_be_changed(self, store, run):
         run_id = store.save(run)
         store.edit(run_id, title="Best yet", note="at night", tags=["k sweep", "a"])

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import streamlit as st
 
+from specdec.drafters.recall import Recall
 from specdec.runs.run import Run
 from specdec.saved.database import default_location
 from specdec.saved.postgres import ANSWER_TIMEOUT_S, while_waiting
@@ -53,6 +54,11 @@ def showing_waits() -> Iterator[None]:
             yield
     finally:
         place.empty()
+
+
+def recall(prompt: str) -> Recall:
+    """Return what finds the answers that saved runs gave to `prompt`."""
+    return lambda prompt_ids: run_store().answers(prompt, prompt_ids)
 
 
 def save_run(run: Run) -> None:

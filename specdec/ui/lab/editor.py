@@ -9,8 +9,9 @@ from typing import Any
 import streamlit as st
 
 from specdec.codec import dumps
+from specdec.drafters.recall import RecallDrafter
 from specdec.errors import SettingsError, StoreError
-from specdec.lab.plan import OWN_SERVER, Plan, Strategy
+from specdec.lab.plan import OWN_SERVER, PLAIN, Plan, Strategy
 from specdec.lab.plan_file import parse_plan, split_prompts, split_strategies, write_plan
 from specdec.lab.prompts import CLASSES, built_in, parse_prompts
 from specdec.offers import Offers
@@ -25,9 +26,9 @@ MANY_PROMPTS = 40
 _TEXT_HEIGHT_PX = 520
 _TEMPERATURES = ("0", "0.3", "0.7", "1")
 _RTTS_MS = ("0", "10", "25", "50", "100", "200")
-
-
 STYLE = "<style>.st-key-lab_text_box textarea {font-family: monospace}</style>"
+_NO_ARMS = (PLAIN, RecallDrafter.name)
+"""What cannot be chosen: one is always measured, the other would copy the cell before."""
 
 
 def plan_text() -> str:
@@ -182,7 +183,7 @@ def _draw_choices(plan: Plan | None) -> None:
         help="The model whose answers are wanted; it decides every token.",
         **common,
     )
-    drafts = [name for name in draft_choices(target) if name != "none"] if target else []
+    drafts = [name for name in draft_choices(target) if name not in _NO_ARMS] if target else []
     drafts += [OWN_SERVER] if is_endpoint(target) else []
     st.multiselect(
         "Drafts",

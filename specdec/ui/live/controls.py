@@ -12,6 +12,7 @@ from specdec.pair import check_prompt
 from specdec.perform import Phase
 from specdec.settings import RunConfig
 from specdec.ui import kept, loaders
+from specdec.ui.history.store import recall
 from specdec.ui.live import presentation
 from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, RECIPES, STEP
 from specdec.view import words
@@ -58,6 +59,7 @@ def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
         save=save,
         race=bool(st.session_state.get("race")),
         is_shown=True,
+        recall=recall(st.session_state.prompt),
     )
     loaders.this_tab().hold(live)
     st.session_state.before = (st.session_state.get("live"), st.session_state.get("show"))
