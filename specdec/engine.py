@@ -249,6 +249,7 @@ class _Loop:
             rule=name_of(settings.rule),
             reason=allowed.reason,
             state_bytes=scores.state_bytes,
+            num_sequences=scores.num_sequences,
             tree=settings.drafter.tree,
         )
         self._rounds.append(result)

@@ -162,6 +162,8 @@ class RoundResult:
         rule: name of the rule that decided about the draft, as in `specdec.block.RULES`.
         reason: why the policy moved K, in one sentence; empty where it did not.
         state_bytes: hidden states that came over the link for the drafter; `link_s` includes them.
+        num_sequences: token sequences that the target scored the draft as: a tree's paths, or the
+            prompts in a server's request, where they do not go through in one pass.
         tree: shape that the drafter was given, as `RunConfig.tree` has it; empty for a chain.
     """
 
@@ -186,6 +188,7 @@ class RoundResult:
     rule: str = "token"
     reason: str = ""
     state_bytes: int = 0
+    num_sequences: int = 1
     tree: str = ""
 
     @property

@@ -78,7 +78,7 @@ class CachedContext:
             ModelError: the model cannot give what `inside` asks for.
         """
         draft = draft or Draft()
-        by_paths = not (draft.is_chain or self._trees_in_one)
+        by_paths = self._goes_by_paths(draft)
         tree = Draft() if by_paths else draft
         if self._answers(context, inside):
             self._keep_nodes(tree)
@@ -90,6 +90,13 @@ class CachedContext:
         rows = self._rows_of_paths(draft) if by_paths else self._rows
         self._tell(inside)
         return rows
+
+    def num_sequences(self, draft: Draft) -> int:
+        """Return how many sequences `draft` is scored as: its paths where no tree goes through."""
+        return len(draft.leaves) if self._goes_by_paths(draft) else 1
+
+    def _goes_by_paths(self, draft: Draft) -> bool:
+        return not (draft.is_chain or self._trees_in_one)
 
     def _answers(self, context: Sequence[int], inside: Inside | None) -> bool:
         """Say whether the kept rows are those after `context`, with what `inside` asks for."""

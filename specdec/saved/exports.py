@@ -71,6 +71,7 @@ _ROUND_FIELDS = (
     "verify_s",
     "link_s",
     "state_bytes",
+    "num_sequences",
     "retry_s",
     "sample_s",
     "wall_s",

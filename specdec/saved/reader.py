@@ -200,6 +200,7 @@ _ROUND_RANGES: Mapping[str, _Range] = {
     "top_k": (0, MAX_INT),
     "top_p": (0.0, 1.0),
     "state_bytes": (0, MAX_INT),
+    "num_sequences": (0, MAX_INT),
 }
 
 

@@ -75,6 +75,9 @@ class Scores:
     lost before the call that succeeded, in failed attempts and in waiting; it is no part of
     verification.
 
+    `num_sequences` is how many token sequences a draft was taken apart into to be scored: 1 where
+    it went through in one pass.
+
     `state_bytes` counts the hidden states that came over the link with this answer.
 
     Only where the run was started to give them: `hidden` [1 + num_drafted, num_layers, width], the
@@ -85,6 +88,7 @@ class Scores:
     logits: Sequence[NDArray[np.floating[Any]] | None]
     link_s: float = 0.0
     retry_s: float = 0.0
+    num_sequences: int = 1
     state_bytes: int = 0
     hidden: NDArray[np.float32] | None = None
     attention: Sequence[NDArray[np.float32]] | None = None

@@ -65,11 +65,13 @@ class LocalTargetRun:
     def score(self, context: Sequence[int], draft: Draft) -> Scores:
         inside = self._inside()
         logits = list(self._context.score(context, draft, inside))
+        num_sequences = self._context.num_sequences(draft)
         if inside is None:
-            return Scores(logits)
+            return Scores(logits, num_sequences=num_sequences)
         asked = slice(-len(logits), None)  # tokens of the context may stand before them
         return Scores(
             logits,
+            num_sequences=num_sequences,
             hidden=inside.hidden[asked] if inside.layers else None,
             attention=[w[:, asked] for w in inside.attention_weights] if inside.attention else None,
         )

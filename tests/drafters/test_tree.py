@@ -200,6 +200,16 @@ def test_temperature_zero_equals_plain_decoding(shape: str, supports_trees: bool
         assert greedy_tokens(TreeDrafter(draft, shape), k, target) == plain
 
 
+@pytest.mark.parametrize(("supports_trees", "paths"), [(True, 1), (False, 6)])
+def test_a_round_says_into_how_many_paths_its_tree_was_taken_apart(supports_trees, paths) -> None:
+    target = ToyModel(0, supports_trees=supports_trees)
+    settings_now = RoundSettings(TreeDrafter(ToyModel(1), "3-2"), 2, GREEDY)
+    events = generate([1, 2, 3, 1, 2], LocalTarget(target), settings_now, max_tokens=20)
+    rounds = [event for event in events if isinstance(event, RoundResult)]
+    assert {one.num_sequences for one in rounds if one.num_drafted == 9} == {paths}
+    assert {one.num_sequences for one in rounds if one.num_drafted < 2} <= {1}
+
+
 def test_at_temperature_zero_a_tree_offers_the_likeliest_tokens_in_their_order() -> None:
     model = ToyModel(4)
     draft = propose(TreeDrafter(model, "3-2"), sampler=GREEDY)

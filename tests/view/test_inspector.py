@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
+from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.records import RoundResult, TokenRecord, TokenStatus, TopToken
@@ -78,6 +79,13 @@ def test_table_chart_and_sentence_tell_one_probability(tmp_path, temperature):
             assert 0 < row.draft_prob < 1
             num_told += 1
     assert num_told
+
+
+def test_what_a_draft_costs_that_does_not_go_through_in_one_piece_is_said(tmp_path):
+    drafted = next(one for one in greedy_rounds(tmp_path, 3, NgramDrafter()) if one.candidates)
+    assert "sequences" not in " ".join(inspector.steps(drafted, text_of))
+    told = " ".join(inspector.steps(replace(drafted, num_sequences=4), text_of))
+    assert "as 4 sequences instead of one" in told
 
 
 @pytest.mark.parametrize(

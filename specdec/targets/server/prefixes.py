@@ -48,7 +48,7 @@ class Prefixes:
         prompts = [[*context, *draft.tokens_to(node)] for node in range(-1, len(draft))]
         reply = connection.post(self.form.path, self.form.request(prompts), on_wait)
         rows = self.form.read(reply.body, len(prompts))
-        return Answer.of(reply, rows)
+        return Answer.of(reply, rows, len(prompts))
 
 
 class CompletionPrefixes:

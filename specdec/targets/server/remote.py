@@ -162,7 +162,7 @@ class RemoteTargetRun:
             raise ServerFault(f"{error} {self._probed.advice}") from error
         link_s = 0.0 if answer.server_s is None else max(0.0, answer.call_s - answer.server_s)
         logits = [None if row is None else self._logits(row) for row in answer.rows]
-        return Scores(logits, link_s, answer.retry_s)
+        return Scores(logits, link_s, answer.retry_s, answer.num_sequences)
 
     def _logits(self, row: Row) -> NDArray[np.float32]:
         """Return logits [vocab_size], after checking that the row holds what it is exact for."""

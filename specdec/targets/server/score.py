@@ -66,7 +66,7 @@ class Score:
         for leaf, path_rows in zip(draft.leaves, scored, strict=True):
             for node, row in zip([-1, *draft.path_to(leaf)], path_rows, strict=True):
                 rows[node + 1] = row
-        return Answer.of(reply, rows)
+        return Answer.of(reply, rows, len(sequences))
 
 
 class PromptLogprobs:

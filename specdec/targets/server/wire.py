@@ -28,16 +28,19 @@ class Answer:
 
     `rows[0]` stands after the context, `rows[i + 1]` after node i; None where the server said
     nothing about it. `server_s` is the server's own time for the call, None if it does not tell.
+    `num_sequences` prompts were sent.
     """
 
     rows: tuple[Row | None, ...]
     call_s: float
     retry_s: float
     server_s: float | None
+    num_sequences: int
 
     @classmethod
-    def of(cls, reply: Reply, rows: Sequence[Row | None]) -> Answer:
-        return cls(tuple(rows), reply.call_s, reply.retry_s, server_seconds(reply.body))
+    def of(cls, reply: Reply, rows: Sequence[Row | None], num_sequences: int = 1) -> Answer:
+        server_s = server_seconds(reply.body)
+        return cls(tuple(rows), reply.call_s, reply.retry_s, server_s, num_sequences)
 
 
 class WireProtocol(Protocol):

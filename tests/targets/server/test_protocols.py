@@ -67,6 +67,24 @@ def test_a_lone_sequence_travels_as_one_prompt(server, endpoint, dialect):
     assert server.requests[0]["prompt"] == [*CONTEXT, 5, 6, 7]
 
 
+@pytest.mark.parametrize(
+    ("form", "draft", "num_prompts"),
+    [
+        ("prompt_logprobs", CHAIN, 1),
+        ("prompt_logprobs", TREE, len(TREE.leaves)),
+        ("prompts", CHAIN, 1 + len(CHAIN)),
+        ("prompts", TREE, 1 + len(TREE)),
+    ],
+)
+def test_an_answer_says_how_many_prompts_it_took(
+    server, endpoint, dialect, form, draft, num_prompts
+):
+    answer = make_protocol(form, dialect).ask(Connection(endpoint()), CONTEXT, draft)
+    sent = server.requests[0]["prompt"]
+    assert answer.num_sequences == num_prompts
+    assert num_prompts == (1 if isinstance(sent[0], int) else len(sent))
+
+
 def test_the_server_is_asked_at_temperature_1_so_that_its_numbers_are_raw(
     server, endpoint, dialect
 ):
