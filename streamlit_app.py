@@ -10,7 +10,7 @@ from specdec.live.shelf import ModelShelf
 from specdec.settings import Settings
 from specdec.ui import kept, loaders, panels
 from specdec.ui.history.store import save_run
-from specdec.ui.live import controls, stage
+from specdec.ui.live import controls, presets, stage
 from specdec.ui.live.connection import draw_connection
 from specdec.ui.live.sidebar import draw_sidebar
 from specdec.ui.live.watch import Watch, unwatched
@@ -40,7 +40,7 @@ def draw_page(
     moving = live is not None and stage.is_moving(live)
 
     try:
-        defaults = Settings.from_environment().run
+        defaults = presets.opening(Settings.from_environment().run)
         config = draw_sidebar(defaults, running=moving)  # first, or it pushes the page aside
     except SettingsError as error:
         st.error(words.plain(str(error)), icon=":material/error:")

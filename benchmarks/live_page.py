@@ -32,7 +32,15 @@ from specdec.runs.machine import describe_environment
 from specdec.ui.live.presets import EXAMPLE_PROMPTS
 from tests.browser.driver import CHROMIUM, FLAGS, ROOT, serve
 
-PROMPT = EXAMPLE_PROMPTS["Explain"]  # what stands in the prompt box
+PROMPT = EXAMPLE_PROMPTS["Explain"]
+SETTINGS = {
+    "prompt": PROMPT,
+    "k": "3",
+    "temperature": "0.7",
+    "policy": "fixed",
+    "link": "this machine (0 ms)",
+}
+"""What the page is set to where nothing else is said."""
 LINKS = {"edge to cloud (50 ms)": 50.0, "this machine (0 ms)": 0.0}
 AT_ROUNDS = (10, 100, 300)
 SPREAD = 24
@@ -91,7 +99,7 @@ def open_page(server: Server, **query: str) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.add_init_script(WATCH)
-        page.goto(f"{server.url}/?{urllib.parse.urlencode(query)}")
+        page.goto(f"{server.url}/?{urllib.parse.urlencode(SETTINGS | query)}")
         page.wait_for_selector(".st-key-generate button:visible:not([disabled])", timeout=60_000)
         yield page
         browser.close()

@@ -2,9 +2,9 @@
 
     python -m docs.take_pictures [--only STATE …]
 
-Everything shown is real: SmolLM2 answers over the emulated link of 50 ms, the first run fetches its
-weights into an empty cache, and the error is a server that nobody started. Needs Chromium and what
-requirements-dev.txt names.
+Everything shown is real: SmolLM2 answers over the emulated link of 50 ms that the page opens on,
+the first run fetches its weights into an empty cache, and the error is a server that nobody
+started. Needs Chromium and what requirements-dev.txt names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.browser.driver import CHROMIUM, FLAGS, free_port, serve
 
 HERE = Path(__file__).parent
 THEMES = ("light", "dark")
-RUN = "?max_tokens=64&link=edge+to+cloud+(50+ms)&temperature=0.4"
+RUN = "?max_tokens=64"
 READY = ".st-key-generate button:visible:not([disabled])"
 RUNNING = ".st-key-stop button:visible:not([disabled])"
 OVER = ".st-key-replay button:visible:not([disabled])"

@@ -13,6 +13,7 @@ import streamlit as st
 
 from specdec.pair import draft_choices, target_choices
 from specdec.settings import RunConfig, Settings, is_endpoint
+from specdec.ui.live import presets
 from specdec.ui.live.presets import LINKS, TREES
 
 _HELD_AS = {"link": "rtt_ms"}
@@ -73,7 +74,7 @@ def address_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
     keep_unshared("rtt_ms", "" if config.rtt_ms in LINKS.values() else str(config.rtt_ms))
     keep_unshared("tree", "" if config.tree in TREES.values() else config.tree)
     keep_unshared("prompt", prompt if len(prompt) > MAX_PROMPT_CHARS else "")
-    usual = _settings_of(Settings.from_environment().run, "")
+    usual = _settings_of(presets.opening(Settings.from_environment().run), "")
     for name in usual:  # Streamlit remembers what is bound to an address from page to page
         st.session_state.pop(name, None)
     return {

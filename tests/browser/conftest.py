@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
 from tests.browser.driver import CHROMIUM, FLAGS, serve
 
 LOCAL = {"localhost", "127.0.0.1"}
+PLAIN = {
+    "k": "3",
+    "temperature": "0.7",
+    "link": "this machine (0 ms)",
+    "policy": "fixed",
+}
+"""What a tab is set to where a test says nothing else: not what the page opens on by itself."""
 
 
 def pytest_collection_modifyitems(items):
@@ -93,7 +100,7 @@ def open_tab(chromium, server):
                 else None
             ),
         )
-        tab.goto(f"{server.url}/?{query}")
+        tab.goto(f"{server.url}/?{urlencode(PLAIN | dict(parse_qsl(query)))}")
         tab.wait_for_selector(".st-key-generate button:visible:not([disabled])", timeout=60_000)
         tabs.append(tab)
         return tab

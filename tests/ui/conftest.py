@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from specdec.live import handshake
 from specdec.ui import loaders
 from specdec.ui.history.store import run_store
+from specdec.ui.live import presets
 from tests.live.toys import SkippingToy, toy_shelf
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
@@ -39,8 +40,8 @@ def shelf(tmp_path, model):
 
 
 @pytest.fixture
-def page(monkeypatch, shelf, tmp_path):
-    """Return the page, not run yet."""
+def first_visit(monkeypatch, shelf, tmp_path):
+    """Return the page as it opens for a visitor, not run yet."""
     st.cache_resource.clear()
     st.cache_data.clear()
     monkeypatch.setattr(loaders, "model_shelf", lambda: shelf)
@@ -51,6 +52,13 @@ def page(monkeypatch, shelf, tmp_path):
     if "live" in app.session_state and app.session_state.live:
         app.session_state.live.stop()
         app.session_state.live.join(10)
+
+
+@pytest.fixture
+def page(monkeypatch, first_visit):
+    """Return the page as `.env` has it, without the recipe that it opens on, not run yet."""
+    monkeypatch.setattr(presets, "opening", lambda defaults: defaults)
+    return first_visit
 
 
 @pytest.fixture

@@ -28,12 +28,12 @@ def make_address(config: RunConfig, prompt: str):
 
 
 def test_every_setting_of_a_run_is_in_the_address_or_in_the_session():
-    config = RunConfig(draft="suffix", num_draft_tokens=9, temperature=0.25, rtt_ms=50.0)
+    config = RunConfig(draft="suffix", num_draft_tokens=9, temperature=0.25, rtt_ms=10.0)
     address, held = make_address(config, "the tin & the ant")
     assert (address["k"], address["temperature"], address["link"]) == (
         "9",
         "0.25",
-        "edge to cloud (50 ms)",
+        "same city (10 ms)",
     )
     assert address["prompt"] == "the tin & the ant"
     assert held == {}
@@ -51,7 +51,7 @@ def test_every_setting_of_a_run_is_in_the_address_or_in_the_session():
         top_p=0.5,
         max_tokens=12,
         seed=4,
-        rtt_ms=50.0,
+        rtt_ms=10.0,
         policy="hf",
         tree="2-2-1",
         rule="block",

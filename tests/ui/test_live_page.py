@@ -12,7 +12,8 @@ import pytest
 from specdec.runs import worth
 from specdec.settings import RunConfig
 from specdec.ui import loaders
-from specdec.ui.live.presets import EXAMPLE_PROMPTS, LINKS, RECIPES
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, RECIPES
+from specdec.ui.live.recipes import key_of
 from tests.live.toys import WritingToy, frames_of, toy_shelf, wait_for
 
 
@@ -257,26 +258,64 @@ def test_a_shared_machine_offers_what_its_owner_lists(page, monkeypatch):
     assert "offers no target" in check(page.run())
 
 
-@pytest.mark.parametrize("name", ["Code", "Prose", "List", "Summary"])
+@pytest.mark.parametrize("name", ["Explain", "Prose", "List", "Summary"])
 def test_an_example_fills_the_prompt(page, name):
     page.run()
-    before = page.text_area(key="prompt").value
     page.button_group(key="example").set_value(name).run()
     check(page)
-    assert page.text_area(key="prompt").value != before
+    assert page.text_area(key="prompt").value == EXAMPLE_PROMPTS[name]
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
-def test_a_recipe_sets_prompt_and_sidebar_and_says_what_to_look_at(page, name):
-    page.run()
-    page.button_group(key="recipe").set_value(name).run()
-    said = check(page)
-    recipe = RECIPES[name]
-    assert recipe.look_at in said
-    assert page.text_area(key="prompt").value == EXAMPLE_PROMPTS[recipe.prompt]
-    for key, value in recipe.settings.items():
-        assert page.session_state[key] == value
-    assert LINKS[recipe.settings["link"]] in (0.0, 50.0)
+def marked(at):
+    """Return the recipes that the page says it is set to."""
+    return [name for name in RECIPES if at.button(key=key_of(name)).icon.endswith("_checked:")]
+
+
+def set_values(at):
+    widgets = (at.slider(key="k"), at.slider(key="temperature"), at.selectbox(key="link"))
+    return [one.value for one in (*widgets, at.selectbox(key="policy"), at.text_area(key="prompt"))]
+
+
+PAYS = [6, 0.0, "edge to cloud (50 ms)", "adaptive", EXAMPLE_PROMPTS["Code"]]
+DOES_NOT = [8, 1.0, "this machine (0 ms)", "fixed", EXAMPLE_PROMPTS["Prose"]]
+
+
+def test_the_page_opens_on_the_first_recipe_and_each_says_what_to_look_at(first_visit):
+    said = check(first_visit.run())
+    assert all(recipe.look_at in said for recipe in RECIPES.values())
+    assert (marked(first_visit), set_values(first_visit)) == (["Where it pays"], PAYS)
+    first_visit.button(key=key_of("Where it does not")).click().run()
+    assert (marked(first_visit), set_values(first_visit)) == (["Where it does not"], DOES_NOT)
+    first_visit.slider(key="k").set_value(7).run()
+    assert marked(first_visit) == []
+    first_visit.selectbox(key="draft").set_value("none").run()
+    first_visit.button(key=key_of("Where it pays")).click().run()
+    assert (marked(first_visit), set_values(first_visit)) == (["Where it pays"], PAYS)
+    check(first_visit)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ({"TEMPERATURE": "0.3"}, [3, 0.3, "this machine (0 ms)", "fixed"]),
+        ({"SPECDEC_RTT_MS": "10"}, [3, 0.7, "same city (10 ms)", "fixed"]),
+        ({"TARGET_MODEL": "@cerebras"}, [3, 0.7, "this machine (0 ms)", "fixed"]),
+        ({"MAX_TOKENS": "32"}, PAYS[:4]),
+    ],
+)
+def test_what_the_environment_asks_for_is_what_the_page_opens_on(
+    first_visit, monkeypatch, names, wanted
+):
+    for name, text in names.items():
+        monkeypatch.setenv(name, text)
+    first_visit.run()
+    assert set_values(first_visit)[:4] == wanted
+
+
+def test_an_address_that_sets_something_is_heard(first_visit):
+    first_visit.query_params.update(k="4", temperature="1")
+    first_visit.run()
+    assert set_values(first_visit) == [4, 1.0, *PAYS[2:]]
 
 
 def test_the_predicted_best_k_is_one_press_away(page):

@@ -13,8 +13,8 @@ from specdec.perform import Phase
 from specdec.settings import RunConfig
 from specdec.ui import kept, loaders
 from specdec.ui.history.store import recall
-from specdec.ui.live import presentation
-from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, RECIPES, STEP
+from specdec.ui.live import presentation, recipes
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, OPENING, STEP
 from specdec.view import words
 from specdec.view.facts import TextOf
 from specdec.view.playback import Show
@@ -113,16 +113,7 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         expanded=current_run() is None,
         icon=":material/edit:",
     ):
-        st.pills(
-            "Recipes",
-            list(RECIPES),
-            key="recipe",
-            on_change=_take_recipe,
-            label_visibility="collapsed",
-            disabled=moving,
-        )
-        if recipe := st.session_state.get("recipe"):
-            st.caption(RECIPES[recipe].look_at)
+        recipes.draw(config, shown, disabled=moving)
         st.pills(
             "Examples",
             list(EXAMPLE_PROMPTS),
@@ -196,7 +187,7 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
 
 def default_prompt() -> str:
     """Return what the prompt is before anybody typed one."""
-    return kept.unshared("prompt") or EXAMPLE_PROMPTS["Explain"]
+    return kept.unshared("prompt") or EXAMPLE_PROMPTS[OPENING.prompt]
 
 
 def _one_line(prompt: str) -> str:
@@ -210,15 +201,6 @@ def _take_example() -> None:
     example = st.session_state.example
     if example:
         st.session_state.prompt = EXAMPLE_PROMPTS[example]
-
-
-def _take_recipe() -> None:
-    """Set prompt and sidebar as a recipe says."""
-    recipe = RECIPES.get(st.session_state.recipe or "")
-    if recipe is not None:
-        st.session_state.prompt = EXAMPLE_PROMPTS[recipe.prompt]
-        for key, value in recipe.settings.items():
-            st.session_state[key] = value
 
 
 def _take_motion() -> None:

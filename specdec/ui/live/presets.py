@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from specdec.records import FIXED_POLICY
+from specdec.settings import RunConfig
 
 EXAMPLE_PROMPTS: Mapping[str, str] = {
     "Explain": "Explain why the sky is blue and why sunsets are red.",
@@ -24,37 +27,75 @@ EXAMPLE_PROMPTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A prompt with settings, and what there is to see: `settings` are values of the sidebar."""
+    """A prompt with settings that show something; the settings are those of `RunConfig`.
+
+    Attributes:
+        prompt: the name of an example.
+        num_draft_tokens: K.
+        temperature: 0 to 2.
+        rtt_ms: round trip of the emulated link, one of `LINKS`.
+        policy: what decides K.
+        look_at: what there is to see, in words.
+    """
 
     prompt: str
-    settings: Mapping[str, object]
+    num_draft_tokens: int
+    temperature: float
+    rtt_ms: float
+    policy: str
     look_at: str
+
+    def on(self, config: RunConfig) -> RunConfig:
+        """Return `config` with what the recipe sets."""
+        return replace(
+            config,
+            num_draft_tokens=self.num_draft_tokens,
+            temperature=self.temperature,
+            rtt_ms=self.rtt_ms,
+            policy=self.policy,
+        )
+
+    def is_set(self, config: RunConfig, prompt: str) -> bool:
+        """Say whether these are its settings and its prompt."""
+        return prompt == EXAMPLE_PROMPTS[self.prompt] and self.on(config) == config
 
 
 RECIPES: Mapping[str, Recipe] = {
     "Where it pays": Recipe(
         "Code",
-        {
-            "temperature": 0.0,
-            "link": "edge to cloud (50 ms)",
-            "k": 6,
-            "policy": "adaptive",
-        },
-        "Code at temperature 0, over a link of 50 ms (emulated), K as the run itself predicts. "
-        "Look at the tokens per target call: a call costs the link once, however much it checks.",
+        num_draft_tokens=6,
+        temperature=0.0,
+        rtt_ms=50.0,
+        policy="adaptive",
+        look_at="Code at temperature 0, over an emulated link of 50 ms, K as the run itself "
+        "predicts. Look at the tokens per target call: a call costs the link once, however much "
+        "it checks.",
     ),
     "Where it does not": Recipe(
         "Prose",
-        {
-            "temperature": 1.0,
-            "link": "this machine (0 ms)",
-            "k": 8,
-            "policy": "fixed",
-        },
-        "Prose at temperature 1, without a link, K = 8. Look at the rejected tokens: drafting and "
-        "checking them takes longer than the calls that it saves.",
+        num_draft_tokens=8,
+        temperature=1.0,
+        rtt_ms=0.0,
+        policy=FIXED_POLICY,
+        look_at="Prose at temperature 1, without a link, K = 8. Look at the rejected tokens: "
+        "drafting and checking them takes longer than the calls that it saves.",
     ),
 }
+OPENING = RECIPES["Where it pays"]
+"""What the page opens on."""
+
+
+def opening(defaults: RunConfig) -> RunConfig:
+    """Return what the page begins with: `defaults`, of `.env`, and the first recipe.
+
+    Who set something of it in `.env`, or a server as the target, meant that.
+    """
+    usual = RunConfig()
+    asked = any(getattr(defaults, name) != getattr(usual, name) for name in _OF_A_RECIPE)
+    return defaults if asked or defaults.is_remote else OPENING.on(defaults)
+
+
+_OF_A_RECIPE = ("num_draft_tokens", "temperature", "rtt_ms", "policy")
 
 
 LINKS: Mapping[str, float] = {
