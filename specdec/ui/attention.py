@@ -105,15 +105,16 @@ def _draw_round(attention: Attention, text_of: TextOf) -> None:
         "got. Maxima do not add up to 100 %.",
     )
     weights = attention.of(node, int(layer) - 1, head)
-    before, tree = pictures.shaded_html(attention, node, weights, text_of)
-    st.html(f"<style>{pictures.STYLE}</style>")
+    before, tree = pictures.shaded_html(attention, node, int(layer) - 1, head, text_of)
+    st.html(f"<style>{pictures.style(len(attention.tree), node)}</style>")
     text, mask = st.columns([3, 2], gap="medium")
-    with text:
+    with text.container(key=pictures.STUDY):
         st.markdown(
             "**What it looked at**",
             help="The darker a token, the more attention it got (by the square root, the most but "
-            "for the very first token being darkest); point at one to read how much. Outlined: the "
-            "token that looks. Struck through: not to be seen from there.",
+            "for the very first token being darkest). Outlined: the token that looks. Point at "
+            "another one of the tree, or go there with the Tab key, to see what that one looked "
+            "at. Struck through: not to be seen from there.",
         )
         parts = pictures.shares(attention, weights).items()
         told = ", ".join(f"{words.percent(share)} to {name}" for name, share in parts)
@@ -121,7 +122,7 @@ def _draw_round(attention: Attention, text_of: TextOf) -> None:
         with st.container(height=240, border=True):
             st.html(before)
         if len(attention.tree):
-            st.caption("The tree, in the order in which it was fed")
+            st.caption("The tree: point at a token to see what it looked at, here and above")
             st.html(tree)
     with mask:
         panels.draw_chart(

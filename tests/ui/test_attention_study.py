@@ -85,7 +85,7 @@ def test_a_round_is_read_again_when_asked_for_and_its_tokens_shaded(
     emitted = len(run.rounds[0].emitted)
     assert before.count("<span") == len(run.prompt_ids) + emitted
     assert tree.count("<span") == run.rounds[1].num_drafted
-    assert "hidden" in tree
+    assert "not seen" in tree
     assert len(tab_of(page).get("vega_lite_chart")) == 1
     page.number_input(key="attention_layer").set_value(3)
     page.selectbox(key="attention_head").select("maximum").run()

@@ -54,31 +54,50 @@ def test_of_a_long_text_the_last_tokens_have_columns(found):
     assert data["column"].max() == 303
 
 
-def shades(html):
-    return [float(shade) for shade in re.findall(r"rgba\(\d+, \d+, \d+, ([\d.]+)\)", html)]
+def shades(html, node):
+    """Return how dark each token is while `node` looks."""
+    return [float(shade) for shade in re.findall(rf"--n{node + 1}:(-?[\d.e-]+)", html)]
 
 
 def test_tokens_are_shaded_by_what_they_got_and_the_first_one_is_no_measure(found):
-    weights = np.array([0.7, 0.16, 0.04, 0.0, 0.0, 0.1, 0.0, 0.0, 0.0], np.float32)
-    before, tree = pictures.shaded_html(found, 0, weights, text_of)
+    found.weights[:, :, 1] = [0.7, 0.16, 0.04, 0.0, 0.0, 0.1, 0.0, 0.0, 0.0]
+    before, tree = pictures.shaded_html(found, 0, 0, "mean", text_of)
     top = pictures.MAX_SHADE
-    assert shades(before) == pytest.approx([top, top, top / 2, 0, 0], abs=1e-3)
-    assert shades(tree)[0] == pytest.approx(top * (0.1 / 0.16) ** 0.5, abs=1e-3)
-    assert tree.count('class="hidden"') == 3
-    assert tree.count('class="own"') == 1
-    assert 'class="own"' not in before
-    assert 'title="16.0 %"' in before
+    assert shades(before, 0) == pytest.approx([top, top, top / 2, 0, 0], abs=1e-3)
+    assert shades(tree, 0) == pytest.approx([top * (0.1 / 0.16) ** 0.5, -1, -1, -1], abs=1e-3)
+    assert 'title="16.0 % of' in before
+    assert tree.count('title="not seen"') == 3
+
+
+def test_every_token_knows_its_shade_for_every_one_that_looks(found):
+    before, tree = pictures.shaded_html(found, 0, 0, "mean", text_of)
+    for node in range(-1, len(TREE)):
+        told = [shade >= 0 for shade in shades(before + tree, node)]
+        assert told == found.sees(node).tolist()
+        assert f".n{node + 1}:is(:hover, :focus)" in pictures.style(len(TREE), 0)
+        assert (before + tree).count(f'class="n{node + 1}" tabindex="0"') == 1
+    assert 'class="n0"' in before
+
+
+def test_the_tree_has_a_line_for_each_leaf_and_a_column_for_each_depth(found):
+    _, tree = pictures.shaded_html(found, 0, 0, "mean", text_of)
+    assert re.findall(r"grid-area:(\d+)/(\d+)", tree) == [
+        ("1", "1"),
+        ("2", "1"),
+        ("1", "2"),
+        ("2", "2"),
+    ]
 
 
 def test_nothing_looked_at_is_no_shade_and_no_division(found):
-    before, tree = pictures.shaded_html(found, -1, np.zeros(SLOTS, np.float32), text_of)
-    assert set(shades(before + tree)) == {0.0}
-    assert 'class="own"' in before
+    found.weights[:] = 0.0
+    before, tree = pictures.shaded_html(found, -1, 0, "mean", text_of)
+    assert set(shades(before + tree, -1)) == {0.0, -1.0}
     assert sum(pictures.shares(found, np.zeros(SLOTS, np.float32)).values()) == 0.0
 
 
 def test_what_a_model_wrote_is_never_markup(found):
-    html = "".join(pictures.shaded_html(found, 0, found.of(0, 0, "mean"), text_of))
+    html = "".join(pictures.shaded_html(found, 0, 0, "mean", text_of))
     assert "<b>" not in html
     assert "&lt;b&gt;" in html
 
@@ -101,3 +120,19 @@ def test_a_node_is_told_by_its_path(found):
 
 def test_the_mask_carries_no_data():
     assert not {"data", "datasets"} & set(pictures.mask_spec())
+
+
+@pytest.mark.parametrize(
+    ("parents", "lines"),
+    [
+        ((-1, 0, 1), [1, 1, 1]),
+        ((-1, -1, 0, 0, 1, 4), [1, 3, 1, 2, 3, 3]),  # 3 leaves
+        ((-1, -1, -1), [1, 2, 3]),
+        ((-1, 0, 0, 2, 2, -1), [1, 1, 2, 2, 3, 4]),
+    ],
+)
+def test_a_path_goes_on_in_its_line(parents, lines):
+    tree = Draft(tuple(range(len(parents))), parents, (None,) * len(parents))
+    weights = np.zeros((1, 1, 1 + len(tree), 2 + len(tree)), np.float32)
+    _, html = pictures.shaded_html(Attention(0, (1, 2), 2, tree, weights), 0, 0, 0, text_of)
+    assert [int(line) for line in re.findall(r"grid-area:(\d+)/", html)] == lines
