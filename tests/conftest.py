@@ -19,6 +19,14 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of xdist its share of the cores: more threads than these would only wait."""
+    if num_workers := getattr(config.option, "numprocesses", None):
+        share = max(1, (os.cpu_count() or 1) // num_workers)
+        for library in ("NUMBA", "OMP", "OPENBLAS"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", str(share))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the nights' tests to those who ask for them: `-m nightly`."""
     if "nightly" not in config.option.markexpr:
