@@ -101,9 +101,7 @@ def test_only_the_settings_touch_the_process_environment() -> None:
 def test_only_the_command_line_writes_to_the_terminal() -> None:
     """And a child of ours to its parent, which reads it."""
     writers = _files_with(r"(?<![.\w])print\(|\bConsole\(|sys\.std(out|err)")
-    assert writers == [
-        "specdec/cli/main.py",
-        "specdec/cli/sweep.py",
+    assert [one for one in writers if not one.startswith("specdec/cli/")] == [
         "specdec/models/fetch/hub_child.py",
         "specdec/models/template_child.py",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from specdec.block import RULES
-from specdec.cli import main as cli
+from specdec.cli import generate as cli
 from specdec.cli.main import main
 from specdec.cli.text import print_pieces, printable
 from specdec.observe import final_record
