@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from specdec.errors import SettingsError, StoreError
-from specdec.ui import panels
+from specdec.ui import notice, panels
 from specdec.ui.history import compare as history_compare
 from specdec.ui.history import files as history_files
 from specdec.ui.history import list as history_list
@@ -22,7 +22,7 @@ st.markdown("### History :small[:gray[Every run, kept the moment it ended]]")
 try:
     with showing_waits():
         store = run_store()
-        history_list.draw_notice(store)
+        notice.draw(store, history_list.choose_again)
         history_list.draw_search()
         with st.container(horizontal=True, vertical_alignment="center", key="tools"):
             where = history_list.draw_filters(store)

@@ -23,7 +23,7 @@ from specdec.lab.results import Measured
 from specdec.lab.runner import Progress, SweepRunner
 from specdec.runs.run import Run
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import keep_cell, list_sweeps, measured_cells
+from specdec.saved.sweeps import find_sweep, keep_cell, measured_cells
 from specdec.settings import variables
 
 SCHEDULER = "SPECDEC_SCHEDULER"
@@ -167,13 +167,13 @@ def _distributed() -> Any:
 
 
 def _sweep_of(store: RunStore, digest: str) -> int:
-    for one in list_sweeps(store):
-        if one.digest == digest:
-            return one.id
-    raise StoreError(
-        f"The store {store.location} does not hold this sweep: every worker needs the same "
-        "SPECDEC_DB, a database that all of them reach."
-    )
+    found = find_sweep(store, digest)
+    if found is None:
+        raise StoreError(
+            f"The store {store.location} does not hold this sweep: every worker needs the same "
+            "SPECDEC_DB, a database that all of them reach."
+        )
+    return found
 
 
 # -- on a worker ---------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from specdec.saved.rows import (
     EXCERPT_CHARS,
     KEPT,
     RUNS,
+    SWEEPS,
     TRACES,
     Choices,
     RunFilter,
@@ -44,6 +45,8 @@ MAX_STORED_BYTES = 2**30
 _COMPRESSION = 3
 UNDO_TIME = timedelta(days=1)
 """How long a deleted run can be brought back."""
+_MAX_NAMED = 10_000
+"""Runs named in one statement: databases take no more than some 32,000 values."""
 
 
 class RunStore:
@@ -91,8 +94,10 @@ class RunStore:
             ).scalar_one()
             connection.execute(TRACES.insert().values(run_id=run_id, body=body))
             if cell is not None:
-                values = {"sweep_id": cell[0], "cell": cell[1], "run_id": run_id}
+                sweep_id, name = cell
+                values = {"sweep_id": sweep_id, "cell": name, "run_id": run_id}
                 values["totals"] = cell_totals(run)
+                _erase(connection, _deleted_runs_of(sweep_id, name))  # it is measured anew
                 connection.execute(CELLS.insert().values(values))
         return run_id
 
@@ -129,11 +134,8 @@ class RunStore:
     def delete(self, run_ids: Collection[int]) -> None:
         """Take runs off the list; `restore` brings them back, for a day."""
         now = datetime.now(UTC)
-        outdated = sa.select(RUNS.c.id).where(RUNS.c.deleted_at < _iso(now - UNDO_TIME))
         with self._database.writing() as connection:
-            for table in (CELLS, TRACES):
-                connection.execute(table.delete().where(table.c.run_id.in_(outdated)))
-            connection.execute(RUNS.delete().where(RUNS.c.id.in_(outdated)))
+            _erase_outdated(connection, _iso(now - UNDO_TIME))
             self._mark(connection, run_ids, _iso(now))
 
     def restore(self, run_ids: Collection[int]) -> None:
@@ -152,8 +154,10 @@ class RunStore:
     def _mark(
         self, connection: sa.Connection, run_ids: Collection[int], deleted_at: str | None
     ) -> None:
-        chosen = RUNS.c.id.in_(list(run_ids))
-        connection.execute(RUNS.update().where(chosen).values(deleted_at=deleted_at))
+        ids = list(run_ids)
+        for begin in range(0, len(ids), _MAX_NAMED):
+            chosen = RUNS.c.id.in_(ids[begin : begin + _MAX_NAMED])
+            connection.execute(RUNS.update().where(chosen).values(deleted_at=deleted_at))
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -255,6 +259,33 @@ class RunStore:
         words = {tag for one in tags for tag in one or ()}
         named = ([one for one in each if isinstance(one, str)] for each in (targets, drafts, words))
         return Choices(*(tuple(sorted(each)) for each in named))
+
+
+def _deleted_runs_of(sweep_id: int, cell: str) -> sa.Select[tuple[int]]:
+    deleted = sa.select(RUNS.c.id).where(RUNS.c.deleted_at.is_not(None))
+    return sa.select(CELLS.c.run_id).where(
+        CELLS.c.sweep_id == sweep_id, CELLS.c.cell == cell, CELLS.c.run_id.in_(deleted)
+    )
+
+
+def _erase_outdated(connection: sa.Connection, before: str) -> None:
+    """Remove what was deleted before a moment, and sweeps of which nothing else is left."""
+    outdated = sa.select(RUNS.c.id).where(RUNS.c.deleted_at < before)
+    sweeps = sa.select(CELLS.c.sweep_id).where(CELLS.c.run_id.in_(outdated)).distinct()
+    touched = connection.scalars(sweeps).all()
+    _erase(connection, outdated)
+    empty = SWEEPS.c.id.not_in(sa.select(CELLS.c.sweep_id)), SWEEPS.c.started_at < before
+    connection.execute(SWEEPS.delete().where(SWEEPS.c.id.in_(touched), *empty))
+
+
+def _erase(connection: sa.Connection, chosen: sa.Select[tuple[int]]) -> None:
+    """Remove runs for good."""
+    run_ids = connection.scalars(chosen).all()
+    for begin in range(0, len(run_ids), _MAX_NAMED):
+        some = run_ids[begin : begin + _MAX_NAMED]
+        for table in (CELLS, TRACES):
+            connection.execute(table.delete().where(table.c.run_id.in_(some)))
+        connection.execute(RUNS.delete().where(RUNS.c.id.in_(some)))
 
 
 def _iso(time: datetime) -> str:

@@ -21,8 +21,13 @@ from specdec.saved.store import RunStore
 _NUM_USUAL = 30
 
 
+_ANY = sa.select(CELLS.c.run_id).where(CELLS.c.sweep_id == SWEEPS.c.id)
+_KEPT_CELLS = _ANY.join_from(CELLS, RUNS, CELLS.c.run_id == RUNS.c.id).where(KEPT)
+_IS_DELETED = sa.and_(_ANY.exists(), sa.not_(_KEPT_CELLS.exists()))
+
+
 class Sweep(NamedTuple):
-    """One sweep; `num_cells` have been measured so far."""
+    """One sweep; `num_cells` have been measured so far, those that were deleted aside."""
 
     id: int
     digest: str
@@ -55,41 +60,72 @@ class MeasuredCell(NamedTuple):
 def open_sweep(store: RunStore, digest: str, name: str, plan: str) -> int:
     """Return the number of the sweep with this digest, which is begun if there is none.
 
+    One that was deleted begins anew under its old number.
+
     Raises:
         StoreError: the store cannot be written.
     """
+    values = {
+        "name": name,
+        "plan": plan,
+        "started_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+    }
+    of_digest = SWEEPS.c.digest == digest
     with store.database.writing() as connection:
-        known = connection.scalar(sa.select(SWEEPS.c.id).where(SWEEPS.c.digest == digest))
-        if known is not None:
-            return int(known)
-        values = {
-            "digest": digest,
-            "name": name,
-            "plan": plan,
-            "started_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        }
-        made: int = connection.execute(
-            SWEEPS.insert().values(values).returning(SWEEPS.c.id)
-        ).scalar_one()
-        return made
+        known = connection.execute(sa.select(SWEEPS.c.id, _IS_DELETED).where(of_digest)).first()
+        if known is None:
+            insert = SWEEPS.insert().values(values | {"digest": digest}).returning(SWEEPS.c.id)
+            return int(connection.execute(insert).scalar_one())
+        if known[1]:
+            connection.execute(SWEEPS.update().where(of_digest).values(values))
+        return int(known[0])
 
 
-def list_sweeps(store: RunStore) -> list[Sweep]:
-    """Return every sweep, the latest first.
+def find_sweep(store: RunStore, digest: str) -> int | None:
+    """Return the number of the sweep with this digest, None where it was never begun.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    counts = (
-        sa.select(sa.func.count())
-        .select_from(CELLS)
-        .where(CELLS.c.sweep_id == SWEEPS.c.id)
-        .scalar_subquery()
-    )
+    with store.database.reading() as connection:
+        return connection.scalar(sa.select(SWEEPS.c.id).where(SWEEPS.c.digest == digest))
+
+
+def list_sweeps(store: RunStore) -> list[Sweep]:
+    """Return every sweep, the latest first; one whose runs are all deleted is as good as gone.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
     columns = [SWEEPS.c[name] for name in Sweep._fields[:-1]]
-    query = sa.select(*columns, counts).order_by(SWEEPS.c.started_at.desc(), SWEEPS.c.id.desc())
+    num_kept = _KEPT_CELLS.with_only_columns(sa.func.count()).scalar_subquery()
+    query = (
+        sa.select(*columns, num_kept)
+        .where(sa.not_(_IS_DELETED))
+        .order_by(SWEEPS.c.started_at.desc(), SWEEPS.c.id.desc())
+    )
     with store.database.reading() as connection:
         return [Sweep._make(row) for row in connection.execute(query).all()]
+
+
+def delete_sweep(store: RunStore, sweep_id: int) -> None:
+    """Delete the runs of a sweep, and it with them; `RunStore.restore` brings both back.
+
+    One without runs is removed for good.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    of_sweep = CELLS.c.sweep_id == sweep_id
+    runs = sa.select(RUNS.c.id).join_from(CELLS, RUNS, CELLS.c.run_id == RUNS.c.id)
+    with store.database.reading() as connection:
+        run_ids = connection.scalars(runs.where(of_sweep, KEPT)).all()
+    if run_ids:
+        store.delete(run_ids)
+        return
+    with store.database.writing() as connection:
+        is_empty = SWEEPS.c.id.not_in(sa.select(CELLS.c.sweep_id))
+        connection.execute(SWEEPS.delete().where(SWEEPS.c.id == sweep_id, is_empty))
 
 
 def measured_cells(store: RunStore, sweep_id: int) -> list[MeasuredCell]:

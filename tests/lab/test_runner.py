@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from contextlib import closing
+from datetime import timedelta
 from functools import cache
 
 import numpy as np
@@ -19,7 +20,14 @@ from specdec.lab.session import Session
 from specdec.pair import load_model
 from specdec.saved.rows import RunFilter
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import list_sweeps, measured_cells, open_sweep
+from specdec.saved.sweeps import (
+    delete_sweep,
+    find_sweep,
+    keep_cell,
+    list_sweeps,
+    measured_cells,
+    open_sweep,
+)
 from tests.lab.big_sweep import store_sweep
 from tests.made_runs import tiny_run
 from tests.models.tiny import write_tiny_llama
@@ -226,6 +234,35 @@ class TestStored:
         assert line.num_cells == plan.num_cells
         assert store.count(RunFilter(sweep=line.id)) == plan.num_cells
         assert Session(store, plan, "").runner().cells() == []
+
+    def test_a_sweep_is_deleted_with_its_runs_and_either_comes_back_or_goes_for_good(
+        self, store, plan, monkeypatch
+    ):
+        monkeypatch.setattr("specdec.saved.store._MAX_NAMED", 2)
+        others = [open_sweep(store, name, "", "") for name in ("empty", "other")]
+        sweep, run = open_sweep(store, plan.digest, "mine", "the plan"), Notebook()
+        list(itertools.islice(SweepRunner(plan, (), run, load=load).run(), 3))
+        runs = [store.save(one, cell=(sweep, cell.key)) for cell, one in run.kept]
+        delete_sweep(store, others[0])
+        assert [one.id for one in list_sweeps(store)] == [sweep, others[1]]
+        delete_sweep(store, sweep)
+        assert [one.id for one in list_sweeps(store)] == [others[1]]
+        assert measured_cells(store, sweep) == []
+        assert store.last_deleted() == runs
+        assert find_sweep(store, plan.digest) == sweep
+        store.restore(runs[:2])
+        assert list_sweeps(store)[0].num_cells == 2
+        # What is measured anew takes the place of what was deleted.
+        cell, anew = run.kept[2]
+        assert keep_cell(store, sweep, cell.key, anew) == runs[-1] + 1
+        assert store.last_deleted() == []
+        assert list_sweeps(store)[0].num_cells == 3
+        assert keep_cell(store, sweep, cell.key, anew) is None
+        delete_sweep(store, sweep)
+        monkeypatch.setattr("specdec.saved.store.UNDO_TIME", timedelta(0))
+        store.delete([])
+        assert find_sweep(store, plan.digest) is None
+        assert [one.id for one in list_sweeps(store)] == [others[1]]
 
     def test_ten_thousand_cells_open_in_less_than_a_second(self, store, tmp_path):
         plan = parse_plan(

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from specdec.lab.plan_file import parse_plan
 from specdec.lab.results import Measured
+from specdec.saved.rows import RunFilter
 from specdec.saved.sweeps import list_sweeps, measured_cells
 from specdec.ui import loaders
 from tests.made_runs import tiny_run
@@ -120,6 +121,32 @@ def test_stop_keeps_what_is_measured_and_the_rest_follows(page, store, target):
     press(page, "lab_run")
     await_sweep()
     assert list_sweeps(store)[0].num_cells == 96
+
+
+def test_a_deleted_sweep_is_gone_with_its_runs_and_comes_back_with_undo(page, store):
+    page.run()
+    assert not [one for one in page.button if one.key == "lab_delete"]
+    press(page, "lab_run")
+    await_sweep()
+    words = words_of(page.run())
+    assert "all that it measured: 36 runs" in words
+    words = press(page, "lab_delete")
+    assert list_sweeps(store) == []
+    assert "36 runs deleted" in words
+    assert "36 are left" in words
+    assert "Nothing of this plan is measured yet" in words
+    assert page.button(key="lab_run").label == "Run"
+    words = press(page, "undo")
+    assert list_sweeps(store)[0].num_cells == 36
+    assert "All that is to be run is measured" in words
+    assert "deleted" not in words
+    page.selectbox(key="lab_sweep").set_value(1).run()
+    assert "Nothing of this plan" in press(page, "lab_delete")
+    press(page, "lab_run")
+    await_sweep()
+    assert "All that is to be run is measured" in words_of(page.run())
+    assert list_sweeps(store)[0].num_cells == store.count(RunFilter(sweep=1)) == 36
+    assert store.last_deleted() == []
 
 
 def test_a_second_sweep_waits_for_the_first(page, store, target):

@@ -10,7 +10,8 @@ from specdec.errors import SpecdecError
 from specdec.runs.run import Run
 from specdec.saved.exports import EXPORTS, read_run
 from specdec.saved.store import RunStore
-from specdec.ui.history.list import choose, tell
+from specdec.ui.history.list import choose
+from specdec.ui.notice import tell
 
 
 def draw_downloads(run: Run, name: str) -> None:

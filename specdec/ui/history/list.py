@@ -17,11 +17,13 @@ from specdec.errors import SpecdecError
 from specdec.saved.rows import MAX_RHYTHM, RunFilter, StoredRun
 from specdec.saved.store import RunStore
 from specdec.ui import kept
-from specdec.view import words
+from specdec.ui.notice import count_of_runs, tell
 from specdec.view.history_words import heading
 
 MAX_LINES = 1000
 """More lines than this are neither sent to the browser nor looked through by anybody."""
+MAX_CHOSEN_AGAIN = 50
+"""More than these would make an address that browsers cut off."""
 TABLE_HEIGHT_PX = 320
 SORTS = {
     "Latest first": ("started_at", True),
@@ -50,6 +52,11 @@ def choose(run_ids: Collection[int]) -> None:
     st.session_state.chosen_by_list = named
 
 
+def choose_again(run_ids: Collection[int]) -> None:
+    """Select runs that were brought back, unless they are more than anybody looks at."""
+    choose(run_ids if len(run_ids) <= MAX_CHOSEN_AGAIN else ())
+
+
 def _address() -> str:
     return st.query_params.get(ADDRESS, "")
 
@@ -65,30 +72,6 @@ def _wanted() -> tuple[set[int], int]:
         st.session_state.num_lists = st.session_state.get("num_lists", 0) + 1
     numbers = {int(number) for number in _NUMBER.findall(_address())}
     return numbers, st.session_state.get("num_lists", 0)
-
-
-def tell(kind: str, sentence: str) -> None:
-    """Show a sentence, an "error" or a "success", when the page is drawn next."""
-    st.session_state.history_notice = (kind, sentence)
-
-
-def draw_notice(store: RunStore) -> None:
-    """Say once what the last action came to, and offer to undo a deletion."""
-    kind, sentence = st.session_state.pop("history_notice", ("", ""))
-    if kind == "error":
-        st.error(words.plain(sentence), icon=":material/error:")
-    elif kind:
-        st.success(words.plain(sentence), icon=":material/check_circle:")
-    if deleted := store.last_deleted():
-        with st.container(horizontal=True, vertical_alignment="center", key="undo_bar"):
-            st.caption(f"{_count(len(deleted))} deleted; this can be undone for a day.")
-            st.button(
-                "Undo", icon=":material/undo:", key="undo", on_click=_undo, args=(store, deleted)
-            )
-
-
-def _count(number: int) -> str:
-    return "1 run" if number == 1 else f"{number:,} runs"
 
 
 # -- what the list is narrowed to ----------------------------------------------------------------
@@ -187,8 +170,8 @@ def _draw_damaged(store: RunStore, run_ids: list[int]) -> None:
     """Say that lines are left out, and offer to delete them."""
     with st.container(horizontal=True, vertical_alignment="center", key="damaged_bar"):
         st.caption(
-            f":material/broken_image: {_count(len(run_ids))} left out of this list: what is stored "
-            "there is damaged."
+            f":material/broken_image: {count_of_runs(len(run_ids))} left out of this list: what "
+            "is stored there is damaged."
         )
         st.button("Delete", key="delete_damaged", on_click=_delete, args=(store, run_ids))
 
@@ -292,7 +275,7 @@ def _columns() -> dict[str, ColumnConfig | str | None]:
 def draw_delete(store: RunStore, lines: Sequence[StoredRun]) -> None:
     """Offer to take the selected runs off the list."""
     st.button(
-        f"Delete {_count(len(lines))}",
+        f"Delete {count_of_runs(len(lines))}",
         icon=":material/delete:",
         key="delete",
         on_click=_delete,
@@ -307,15 +290,6 @@ def _delete(store: RunStore, run_ids: list[int]) -> None:
         tell("error", str(error))
     else:
         choose([])
-
-
-def _undo(store: RunStore, run_ids: list[int]) -> None:
-    try:
-        store.restore(run_ids)
-    except SpecdecError as error:
-        tell("error", str(error))
-    else:
-        choose(run_ids)
 
 
 def draw_words(store: RunStore, line: StoredRun) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
-from specdec.errors import SettingsError
+from specdec.errors import SettingsError, StoreError
 from specdec.lab.plan import Plan
 from specdec.lab.plan_file import write_plan
 from specdec.lab.predict import Check, Predictor, completed
@@ -15,9 +15,10 @@ from specdec.lab.runner import SweepRunner
 from specdec.lab.session import LiveSweep
 from specdec.live.shelf import ModelShelf
 from specdec.saved.store import RunStore
-from specdec.saved.sweeps import Sweep, measured_cells, usual_tokens_per_s
+from specdec.saved.sweeps import Sweep, delete_sweep, measured_cells, usual_tokens_per_s
 from specdec.ui import loaders
 from specdec.ui.lab.editor import open_plan, plan_text
+from specdec.ui.notice import count_of_runs, tell
 from specdec.view import lab_words, words
 
 REDRAW_S = 1.5
@@ -29,11 +30,12 @@ Rest = tuple[int, int, float | None]
 
 @dataclass
 class Seen:
-    """What this tab knows of the sweep of its plan."""
+    """What this tab knows of the sweep of its plan, of which `num_stored` cells were loaded."""
 
     digest: str
     results: Results
     predicts: bool
+    num_stored: int
     whole: Results | None = None
     checks: list[Check] = field(default_factory=list)
     num_seen: int = -1
@@ -62,21 +64,24 @@ def live_sweep(plan: Plan) -> LiveSweep | None:
 
 
 def what_is_seen(store: RunStore, plan: Plan, sweep: Sweep | None) -> Seen:
-    """Return all that is measured of a plan, loaded once and then only added to.
+    """Return all that is measured of a plan: loaded when the store has more or less than before.
+
+    What goes on in this server is only added to.
 
     Raises:
         StoreError: the store cannot be read.
     """
     live = live_sweep(plan)
+    is_alive = live is not None and live.is_alive
     seen: Seen | None = st.session_state.get("lab_seen")
-    known = 0 if sweep is None else sweep.num_cells
-    is_behind = live is None and seen is not None and len(seen.results.cells) != known
+    num_stored = 0 if sweep is None else sweep.num_cells
+    is_behind = seen is not None and not is_alive and seen.num_stored != num_stored
     if seen is None or (seen.digest, seen.predicts) != (plan.digest, plan.predicts) or is_behind:
         cells = [] if sweep is None else measured_cells(store, sweep.id)
         results = Results(plan.arms, map(Measured.of_cell, cells))
-        seen = Seen(plan.digest, results, plan.predicts)
+        seen = Seen(plan.digest, results, plan.predicts, num_stored)
         st.session_state.lab_seen = seen
-    if live is not None:
+    if live is not None and is_alive:
         seen.take(live.measured)
     return seen
 
@@ -101,14 +106,14 @@ def _rest(store: RunStore, plan: Plan, results: Results) -> Rest:
 
 
 def draw_buttons(
-    store: RunStore, plan: Plan, shelf: ModelShelf, num_left: int, *, has_begun: bool
+    store: RunStore, plan: Plan, shelf: ModelShelf, num_left: int, sweep: Sweep | None
 ) -> None:
-    """Draw Run and Stop; whose sweep is going on is said beside."""
+    """Draw Run, Stop and Delete; whose sweep is going on is said beside."""
     current = loaders.sweep_desk().current
     is_alive = current is not None and current.is_alive
     with st.container(horizontal=True, vertical_alignment="center", key="lab_buttons"):
         if st.button(
-            "Go on" if has_begun else "Run",
+            "Go on" if sweep is not None and sweep.num_cells else "Run",
             type="primary",
             icon=":material/play_arrow:",
             key="lab_run",
@@ -132,6 +137,31 @@ def draw_buttons(
                 on_click=open_plan,
                 args=(write_plan(current.plan),),
             )
+        if sweep is not None and not (is_alive and live_sweep(plan) is not None):
+            _draw_delete(store, sweep)
+
+
+def _draw_delete(store: RunStore, sweep: Sweep) -> None:
+    """Offer to delete the sweep of this plan, once it is said what goes with it."""
+    with st.popover("Delete", icon=":material/delete:", key="lab_delete_box"):
+        runs = count_of_runs(sweep.num_cells)
+        st.caption(
+            words.plain(f"Sweep {sweep.id} and all that it measured: {runs}. The plan stays here.")
+        )
+        st.button(
+            f"Delete {runs}",
+            icon=":material/delete:",
+            key="lab_delete",
+            on_click=_delete,
+            args=(store, sweep.id),
+        )
+
+
+def _delete(store: RunStore, sweep_id: int) -> None:
+    try:
+        delete_sweep(store, sweep_id)
+    except StoreError as error:
+        tell("error", str(error))
 
 
 def stop() -> None:

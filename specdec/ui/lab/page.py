@@ -9,6 +9,7 @@ from specdec.lab.results import Condition
 from specdec.live.shelf import ModelShelf
 from specdec.saved.store import RunStore
 from specdec.saved.sweeps import Sweep, list_sweeps
+from specdec.ui import notice
 from specdec.ui.lab import measuring, outcome
 from specdec.ui.lab.editor import draw_editor, open_plan
 from specdec.ui.lab.measuring import Seen
@@ -21,6 +22,7 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
         StoreError: the store cannot be read.
         SettingsError: `.env` cannot be used.
     """
+    notice.draw(store)
     sweeps = list_sweeps(store)
     if sweeps:
         _draw_sweeps(sweeps)
@@ -30,8 +32,8 @@ def draw(store: RunStore, shelf: ModelShelf) -> None:
     sweep = next((one for one in sweeps if one.digest == plan.digest), None)
     seen = measuring.what_is_seen(store, plan, sweep)
     num_left = measuring.draw_meaning(store, plan, seen)
+    measuring.draw_buttons(store, plan, shelf, num_left, sweep)
     has_begun = bool(seen.results.cells)
-    measuring.draw_buttons(store, plan, shelf, num_left, has_begun=has_begun)
     live = measuring.live_sweep(plan)
     is_alive = live is not None and live.is_alive
     every_s = measuring.REDRAW_S if is_alive else None
@@ -79,5 +81,6 @@ def _draw_results(
         st.rerun()
     if live is not None:
         measuring.draw_progress(live, shelf)
+    if live is not None and was_alive:
         seen.take(live.measured)
     outcome.draw(plan, *seen.complete(plan), condition)
