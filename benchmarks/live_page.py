@@ -39,6 +39,7 @@ SETTINGS = {
     "temperature": "0.7",
     "policy": "fixed",
     "link": "this machine (0 ms)",
+    "motion": "Live",
 }
 """What the page is set to where nothing else is said."""
 LINKS = {"edge to cloud (50 ms)": 50.0, "this machine (0 ms)": 0.0}

@@ -24,7 +24,7 @@ from tests.browser.driver import CHROMIUM, FLAGS, free_port, serve
 
 HERE = Path(__file__).parent
 THEMES = ("light", "dark")
-RUN = "?max_tokens=64"
+RUN = "?max_tokens=64&motion=Live"
 READY = ".st-key-generate button:visible:not([disabled])"
 RUNNING = ".st-key-stop button:visible:not([disabled])"
 OVER = ".st-key-replay button:visible:not([disabled])"

@@ -17,6 +17,8 @@ from specdec.ui.live import presets
 from specdec.ui.live.presets import LINKS, TREES
 
 _HELD_AS = {"link": "rtt_ms"}
+_LOOKS = ("motion", "present")
+"""What the address says of how a run is shown, whichever it is."""
 MAX_PROMPT_CHARS = 1500
 """A longer prompt is no part of an address: servers and messengers cut them off."""
 
@@ -29,7 +31,7 @@ def keep_live(config: RunConfig, prompt: str, defaults: RunConfig, default_promp
         name: text
         for name, text in settings.items()
         if text != usual.get(name) and not unshared(_HELD_AS.get(name, name))
-    }
+    } | {name: st.query_params[name] for name in _LOOKS if name in st.query_params}
 
 
 def bring_back_live() -> None:
@@ -81,7 +83,7 @@ def address_of(config: RunConfig, prompt: str) -> Mapping[str, str]:
         name: text
         for name, text in _settings_of(config, prompt).items()
         if text != usual.get(name) and not unshared(_HELD_AS.get(name, name))
-    }
+    } | {name: text for name, text in live_address().items() if name in _LOOKS}
 
 
 def _settings_of(config: RunConfig, prompt: str) -> Mapping[str, str]:

@@ -96,10 +96,11 @@ def draw_legend() -> None:
     st.html(f'<div class="legend">{_legend()}</div>')
 
 
-def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
+def draw_state(live: LiveRun, view: RunView, *, is_behind: bool, unasked: bool = False) -> None:
     """Draw in one line what is going on, and the legend.
 
-    Where the picture `is_behind` the run, what is being shown of it.
+    Where the picture `is_behind` the run, what is being shown of it; where nobody asked for that,
+    say so first.
     """
     phase = live.performance.phase
     now = words.state_word(phase, is_comparing=live.is_comparing)
@@ -109,7 +110,8 @@ def draw_state(live: LiveRun, view: RunView, *, is_behind: bool) -> None:
         details.append(f"round {len(view.rounds)}, {view.text.num_tokens} tokens")
     if is_behind:
         over = "is over" if phase.is_over else "is ahead"
-        details.append(f"shown slowly, the run itself {over}")
+        how = "first run, in slow motion" if unasked else "shown slowly"
+        details.insert(0 if unasked else 1, f"{how}; the run itself {over}")
     elif live.run is not None and phase is not Phase.FAILED:
         details.append(words.ending(live.run.summary))
     if phase is Phase.BASELINE:

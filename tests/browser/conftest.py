@@ -17,6 +17,7 @@ PLAIN = {
     "temperature": "0.7",
     "link": "this machine (0 ms)",
     "policy": "fixed",
+    "motion": "Live",
 }
 """What a tab is set to where a test says nothing else: not what the page opens on by itself."""
 

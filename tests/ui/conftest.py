@@ -56,8 +56,9 @@ def first_visit(monkeypatch, shelf, tmp_path):
 
 @pytest.fixture
 def page(monkeypatch, first_visit):
-    """Return the page as `.env` has it, without the recipe that it opens on, not run yet."""
+    """Return the page, not run yet: as `.env` has it, without recipe, and shown live."""
     monkeypatch.setattr(presets, "opening", lambda defaults: defaults)
+    first_visit.query_params["motion"] = presets.LIVE
     return first_visit
 
 

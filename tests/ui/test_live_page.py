@@ -12,7 +12,7 @@ import pytest
 from specdec.runs import worth
 from specdec.settings import RunConfig
 from specdec.ui import loaders
-from specdec.ui.live.presets import EXAMPLE_PROMPTS, RECIPES
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, RECIPES, SLOW, STEP
 from specdec.ui.live.recipes import key_of
 from tests.live.toys import WritingToy, frames_of, toy_shelf, wait_for
 
@@ -344,6 +344,55 @@ def test_a_replay_shows_the_run_again_from_its_beginning(page):
     page.run()
     assert page.session_state.show.view.rounds == list(live.run.rounds)
     assert "Finished" in check(page)
+
+
+def shown_rounds(at):
+    return at.session_state.show.view.rounds
+
+
+def test_the_first_run_goes_by_slowly_says_so_and_is_skipped_by_one_press(page):
+    page.query_params.clear()
+    live = generate(page)
+    assert page.session_state.motion == SLOW
+    live.join(20)
+    page.run()
+    said = check(page)
+    assert "first run, in slow motion; the run itself is over" in said
+    assert shown_rounds(page) != list(live.run.rounds)
+    skip = page.button(key="stop")
+    assert (skip.label, skip.disabled) == ("Skip to the end", False)
+    skip.click().run()
+    page.run()
+    assert shown_rounds(page) == list(live.run.rounds)
+    assert "slow motion" not in check(page)
+    page.button(key="generate").click().run()
+    assert page.session_state.motion == LIVE
+    second = finish(page)
+    assert second is not live
+    assert shown_rounds(page) == list(second.run.rounds)
+
+
+@pytest.mark.parametrize("chosen", MOTIONS)
+def test_a_motion_that_was_chosen_is_that_of_the_first_run_and_of_the_next(page, chosen):
+    page.query_params.clear()
+    page.run()
+    page.button_group(key="motion").set_value(STEP).run()
+    page.button_group(key="motion").set_value(chosen).run()
+    assert page.session_state.live_address["motion"] == chosen
+    for _ in range(2):
+        generate(page).join(20)
+        page.run()
+        assert page.session_state.motion == chosen
+        assert "first run" not in check(page)
+        if not page.button(key="stop").disabled:
+            page.button(key="stop").click().run()
+
+
+def test_a_motion_in_the_address_wins_and_an_unknown_one_is_none(page):
+    page.query_params["motion"] = STEP
+    generate(page)
+    assert page.session_state.motion == STEP
+    assert page.session_state.live_address["motion"] == STEP
 
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(1)> **b** $x$ :red[y]"

@@ -13,8 +13,8 @@ from specdec.perform import Phase
 from specdec.settings import RunConfig
 from specdec.ui import kept, loaders
 from specdec.ui.history.store import recall
-from specdec.ui.live import presentation, recipes
-from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, OPENING, STEP
+from specdec.ui.live import motion, presentation, recipes
+from specdec.ui.live.presets import EXAMPLE_PROMPTS, OPENING, STEP
 from specdec.view import words
 from specdec.view.facts import TextOf
 from specdec.view.playback import Show
@@ -40,14 +40,9 @@ def current_show() -> Show | None:
 
 
 def _new_show(text_of: TextOf, speed: float | None) -> Show:
-    show = Show(text_of, speed, in_beats=in_beats())
-    show.is_paused = st.session_state.get("motion") == STEP
+    show = Show(text_of, speed, in_beats=motion.in_beats())
+    show.is_paused = motion.current() == STEP
     return show
-
-
-def in_beats() -> bool:
-    """Say whether the picture goes by beats of its own and not by the engine's clock."""
-    return (st.session_state.get("motion") or LIVE) != LIVE
 
 
 def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
@@ -62,7 +57,9 @@ def start(config: RunConfig, shelf: ModelShelf, save: Save) -> None:
         recall=recall(st.session_state.prompt),
     )
     loaders.this_tab().hold(live)
-    st.session_state.before = (st.session_state.get("live"), st.session_state.get("show"))
+    before = current_run()
+    motion.begin_run(is_first=before is None or before.run is None)
+    st.session_state.before = (before, st.session_state.get("show"))
     st.session_state.refusal = ""
     st.session_state.live = live.start()
     st.session_state.show = None
@@ -94,6 +91,7 @@ def stop() -> None:
     if show is not None:
         show.in_beats = show.is_paused = False
         show.playhead.set_speed(None)
+    motion.end_slow_by_itself()
 
 
 def replay() -> None:
@@ -167,22 +165,13 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
         st.toggle(
             "Race",
             key="race",
+            persist_state="session",
             disabled=moving,
             help="Afterwards the target writes its answer once more without a draft, by itself, "
             "and both are played back on one clock.",
         )
         presentation.draw_switch()
-        st.segmented_control(
-            "Motion",
-            MOTIONS,
-            key="motion",
-            default=LIVE,
-            required=True,
-            label_visibility="collapsed",
-            on_change=_take_motion,
-            help="Live: as it happens. Slow motion: in even beats, one thing after the other. "
-            "Step: a beat at each press of an arrow key. The run itself is never slowed down.",
-        )
+        motion.draw_choice(_take_motion)
 
 
 def default_prompt() -> str:
@@ -206,8 +195,8 @@ def _take_example() -> None:
 def _take_motion() -> None:
     show = current_show()
     if show is not None:
-        show.in_beats = in_beats()
-        show.is_paused = st.session_state.motion == STEP
+        show.in_beats = motion.in_beats()
+        show.is_paused = motion.current() == STEP
 
 
 def is_run_over() -> bool:
@@ -221,7 +210,7 @@ def toggle_pause() -> None:
     show = current_show()
     if show is not None:
         show.is_paused = not show.is_paused
-        if not show.is_paused and st.session_state.get("motion") == STEP:
+        if not show.is_paused and motion.current() == STEP:
             show.is_paused, show.in_beats = False, True
 
 

@@ -46,6 +46,7 @@ def choose_place(target: str, defaults: RunConfig, *, running: bool) -> ChosenPl
             devices,
             devices.index(defaults.device) if defaults.device in devices else 0,
             key="device",
+            persist_state="session",
             disabled=running,
             help="Where PyTorch computes. auto is the first GPU, or the CPU where there is none. "
             f"{_FIXED}",

@@ -16,6 +16,7 @@ def draw_switch() -> None:
         "Present",
         key=_NAME,
         on_change=_tell_address,
+        persist_state="session",
         help="For a room: no sidebar, no question marks, large type. In the address: ?present=1.",
     )
     if is_on:

@@ -140,6 +140,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
                 "Height: how unsure the target is",
                 True,
                 key="by_entropy",
+                persist_state="session",
                 help="A token's box in the tree is the higher, the larger the entropy of the "
                 "target's distribution at its place: 0 to 4 nats.",
             )
@@ -147,6 +148,7 @@ def draw_sidebar(defaults: RunConfig, *, running: bool) -> RunConfig:
                 "Strength: chance to be accepted",
                 True,
                 key="by_acceptance",
+                persist_state="session",
                 help="A box is the stronger in colour, the likelier it was to be accepted. What "
                 "was rejected is always at full strength.",
             )

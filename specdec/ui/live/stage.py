@@ -15,7 +15,7 @@ from specdec.live.pump import LiveRun
 from specdec.runs.machine import num_cpus
 from specdec.ui import panels, study
 from specdec.ui.history.files import draw_downloads
-from specdec.ui.live import controls
+from specdec.ui.live import controls, motion
 from specdec.ui.live.watch import Watch, unwatched
 from specdec.view import words
 from specdec.view.figures import verdict
@@ -48,14 +48,14 @@ def _pace_s(live: LiveRun) -> float:
     """
     if live.is_alive:
         return live_pace_s(num_cpus())
-    return BEAT_S if controls.in_beats() else REDRAW_EVERY_S
+    return BEAT_S if motion.in_beats() else REDRAW_EVERY_S
 
 
 def _draw_run(watch: Watch, every_s: float | None, *, final: bool) -> None:
     live, show = controls.current_run(), controls.current_show()
     if live is None:
         return
-    if not final and not controls.in_beats():
+    if not final and not motion.in_beats():
         live.await_call(CALL_WAIT_S)
     with watch("whole"):
         is_behind = _catch_up(live, show)
@@ -63,7 +63,7 @@ def _draw_run(watch: Watch, every_s: float | None, *, final: bool) -> None:
         if changes:
             st.rerun()
         view = show.view if show else RunView(str)
-        panels.draw_state(live, view, is_behind=is_behind)
+        panels.draw_state(live, view, is_behind=is_behind, unasked=motion.is_slow_by_itself())
         if view.rounds or is_behind or not final:  # or what went wrong is all there is to show
             _draw_scene(live, view, show, watch, final=final, is_behind=is_behind)
 
