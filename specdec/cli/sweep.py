@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -28,6 +29,9 @@ from specdec.records import percent
 from specdec.saved.files import check_place, write_whole
 from specdec.saved.store import RunStore
 from specdec.view.lab_report import report_page
+
+LOG_EVERY_S = 30.0
+"""How often a log says how far a sweep is; a terminal has a bar."""
 
 
 def sweep(options: argparse.Namespace, screen: Console) -> int:
@@ -97,10 +101,14 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def _follow(runner: SweepRunner, screen: Console) -> bool:
-    """Run the sweep with a bar on standard error; return whether it was interrupted."""
+    """Run the sweep and return whether it was interrupted.
+
+    Standard error shows a bar on a terminal, and in a log a line now and then.
+    """
     errors = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     done = runner.num_planned - len(runner.cells())
+    told_s = time.monotonic()
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("opening the models", completed=done, total=runner.num_planned)
         try:
@@ -112,6 +120,9 @@ def _follow(runner: SweepRunner, screen: Console) -> bool:
                         total=progress.total,
                         description=printable(_left(progress)),
                     )
+                    if not errors.is_terminal and time.monotonic() - told_s > LOG_EVERY_S:
+                        told_s = time.monotonic()
+                        errors.print(f"{progress.done}/{progress.total}, {_left(progress)}")
                     if progress.failure is not None:
                         errors.print(Text(printable(f"A cell failed. {progress.failure}")))
                     if progress.is_busy:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from specdec.cli import sweep
 from specdec.cli.main import main
 from specdec.lab import runner
 from specdec.saved.store import RunStore
@@ -25,7 +26,8 @@ per_class = 4
 
 
 @pytest.fixture
-def plan(tmp_path):
+def plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
     path = tmp_path / "tiny.toml"
     target = write_tiny_llama(tmp_path / "target")
     path.write_text(PLAN.format(target=str(target)))
@@ -37,6 +39,13 @@ def test_a_plan_can_be_checked_without_measuring(plan, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("8 cells: 4 prompts (1 classes) × 2 arms")
     assert list_sweeps(RunStore()) == []
+
+
+def test_a_log_says_how_far_it_is(plan, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "LOG_EVERY_S", 0.0)
+    assert main(["sweep", str(plan)]) == 0
+    told = [line.split(",")[0] for line in capsys.readouterr().err.splitlines() if "/8, " in line]
+    assert told == [f"{done}/8" for done in range(1, 9)]
 
 
 def test_an_interrupted_sweep_goes_on_and_ends_in_tables(plan, capsys, monkeypatch):
