@@ -6,7 +6,9 @@ token later with what stands there, and the next round begins inside the old dra
 what would be drafted now. At temperature 0 that is, token for token, the run that would have been;
 above it one possible run, with the same coins. It holds for drafts that depend on the context alone
 and stand in a chain. Where a round would need a token that nobody drafted, the recorded drafts do
-not suffice, and the formula of `specdec.runs.worth` predicts instead. Times follow from costs.
+not suffice, and the formula of `specdec.runs.worth` predicts instead. Times follow from costs; of a
+run without a baseline nobody knows what plain decoding takes, nor what a shorter draft saves the
+target, so its times are compared with its own.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from enum import StrEnum
 from specdec.metrics import tested_per_pos
 from specdec.records import FIXED_POLICY, RoundResult, TokenStatus
 from specdec.runs.run import Run
-from specdec.runs.worth import Costs, Outlook, outlook
+from specdec.runs.worth import Costs, Outlook, costs_of, outlook, tree_widths
 
 _WITH_MEMORY = frozenset({"ngram", "ngram-saved", "suffix", "lookahead", "none"})
 """What these propose inside an old draft is not its rest."""
@@ -46,23 +48,39 @@ class CutRound:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """A run that was not made; `num_rounds` and `num_drafted` are expected values if predicted."""
+    """A run that was not made.
+
+    Attributes:
+        known: how.
+        num_tokens: as many as were recorded.
+        num_rounds: calls of the target; an expected value if predicted.
+        num_drafted: tokens, likewise.
+        seconds: of decoding.
+        recorded_s: of the run that was made, as it was made.
+        plain_s: of plain decoding over the same link; None without a baseline.
+    """
 
     known: Known
     num_tokens: int
     num_rounds: float
     num_drafted: float
     seconds: float
-    plain_s: float
+    recorded_s: float
+    plain_s: float | None
 
     @property
     def tokens_per_s(self) -> float:
         return self.num_tokens / self.seconds
 
     @property
-    def times_plain(self) -> float:
+    def times_plain(self) -> float | None:
         """Return how many times as fast as plain decoding over the same link it would be."""
-        return self.plain_s / self.seconds
+        return None if self.plain_s is None else self.plain_s / self.seconds
+
+    @property
+    def times_recorded(self) -> float:
+        """Return how many times as fast as the recorded run it would be."""
+        return self.recorded_s / self.seconds
 
 
 def what_if(
@@ -71,23 +89,32 @@ def what_if(
     """Return a run under other circumstances; None where its own say nothing about them.
 
     Args:
-        run: with its rounds and its baseline.
+        run: with its rounds; without a baseline, a call is taken to cost the same at any K.
         num_draft_tokens: K, from 0.
         link_s: round trip of each call.
         draft_factor: what drafting costs, in times of what it did.
     """
-    if run.baseline is None or not run.rounds:
+    if not run.token_ids or not run.summary.num_target_calls:
         return None
-    found = outlook(run.summary, tested_per_pos(run.rounds), run.baseline)
-    if found is None:
-        return None
-    costs = replace(found.costs, draft_s=found.costs.draft_s * draft_factor, link_s=link_s)
-    found = replace(found, costs=costs)
+    baseline = run.baseline if run.baseline is not None and run.baseline.num_tokens else None
+    measured = costs_of(run.summary, baseline)
+    costs = replace(measured, draft_s=measured.draft_s * draft_factor, link_s=link_s)
+    if costs.round_s(0) <= 0 or costs.draft_s < 0:
+        return None  # the times of a file that somebody wrote by hand
     rounds = cut_rounds(run, num_draft_tokens)
-    if rounds is None:
-        return _predicted(found, num_draft_tokens, len(run.token_ids))
-    is_greedy = all(one.temperature == 0 for one in run.rounds)
-    return _read_off(rounds, costs, len(run.token_ids), is_greedy=is_greedy)
+    if rounds is not None:
+        known, num_rounds, drafted, seconds = _read_off(run, rounds, costs)
+    else:
+        widths = tree_widths(run.rounds)
+        found = outlook(run.summary, tested_per_pos(run.rounds), baseline, widths=widths)
+        if found is None:
+            return None
+        found = replace(found, costs=costs)
+        known, num_rounds, drafted, seconds = _predicted(run, found, num_draft_tokens)
+    plain_s = None if baseline is None else len(run.token_ids) * costs.round_s(0)
+    return WhatIf(
+        known, len(run.token_ids), num_rounds, drafted, seconds, run.summary.decode_s, plain_s
+    )
 
 
 def cut_rounds(run: Run, num_draft_tokens: int) -> list[CutRound] | None:
@@ -136,21 +163,19 @@ def _passed(rounds: Iterable[RoundResult]) -> dict[int, bool]:
     }
 
 
-def _read_off(rounds: list[CutRound], costs: Costs, num_tokens: int, *, is_greedy: bool) -> WhatIf:
+def _read_off(run: Run, rounds: list[CutRound], costs: Costs) -> tuple[Known, float, float, float]:
+    """Return how it is known, rounds, drafted tokens, seconds."""
     drafted = sum(one.num_drafted for one in rounds)
     seconds = sum(costs.round_s(one.num_drafted) for one in rounds)
-    known = Known.EXACT if is_greedy else Known.POSSIBLE
-    return WhatIf(known, num_tokens, len(rounds), drafted, seconds, num_tokens * costs.round_s(0))
+    is_greedy = all(one.temperature == 0 for one in run.rounds)
+    return Known.EXACT if is_greedy else Known.POSSIBLE, len(rounds), drafted, seconds
 
 
-def _predicted(found: Outlook, num_draft_tokens: int, num_tokens: int) -> WhatIf:
+def _predicted(
+    run: Run, found: Outlook, num_draft_tokens: int
+) -> tuple[Known, float, float, float]:
+    """Return the same, expected."""
+    num_tokens = len(run.token_ids)
     rounds = num_tokens / found.tokens_per_round(num_draft_tokens)
     drafted = rounds * found.drafted_per_round(num_draft_tokens)
-    return WhatIf(
-        Known.PREDICTED,
-        num_tokens,
-        rounds,
-        drafted,
-        num_tokens / found.tokens_per_s(num_draft_tokens),
-        num_tokens * found.costs.round_s(0),
-    )
+    return Known.PREDICTED, rounds, drafted, num_tokens / found.tokens_per_s(num_draft_tokens)

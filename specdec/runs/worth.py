@@ -110,7 +110,7 @@ class Forecast:
 def outlook(
     summary: RunSummary,
     tested: Sequence[int],
-    baseline: Baseline,
+    baseline: Baseline | None,
     *,
     widths: Sequence[float] = (1.0,) * MAX_NUM_DRAFT_TOKENS,
 ) -> Outlook | None:
@@ -119,13 +119,15 @@ def outlook(
     Args:
         summary: of the run.
         tested: how often each position was tested (`tested_per_pos`).
-        baseline: plain decoding of the same target over the same link.
+        baseline: plain decoding of the same target over the same link, where it was measured.
         widths: tokens beside each other at each depth, 1 to 16; those of a chain if not given.
     """
     has_drafted = summary.num_draft_tokens and summary.num_target_calls and sum(tested)
-    if not has_drafted or not summary.drafted_per_pos or not baseline.num_tokens:
+    if not has_drafted or not summary.drafted_per_pos:
         return None
-    costs, shares = _costs(summary, baseline), _shares(summary)
+    if baseline is not None and not baseline.num_tokens:
+        return None
+    costs, shares = costs_of(summary, baseline), _shares(summary)
     drafted = tuple(share * width for share, width in zip(shares, widths, strict=True))
     if min(costs.round_s(0), costs.round_s(sum(drafted))) <= 0:
         return None  # the times of a file that somebody wrote by hand
@@ -142,7 +144,7 @@ def forecast(
         summary: their totals.
         baseline: plain decoding of the same target over the same link.
     """
-    widths = _widths(rounds)
+    widths = tree_widths(rounds)
     found = outlook(summary, tested_per_pos(rounds), baseline, widths=widths)
     if found is None:
         return None
@@ -152,14 +154,19 @@ def forecast(
     return Forecast(found.costs, found.acceptance, num_nodes, predicted, measured)
 
 
-def _costs(summary: RunSummary, baseline: Baseline) -> Costs:
-    calls = summary.num_target_calls
-    call_s = baseline.computing_s
+def costs_of(summary: RunSummary, baseline: Baseline | None) -> Costs:
+    """Return what a round of a run with target calls costs, nothing for drafts it did not have.
+
+    Without a baseline, what further positions add to a call is not known, and counts as nothing: a
+    call of any width costs what it did on average.
+    """
+    calls, drafted = summary.num_target_calls, summary.num_draft_tokens
     here_s = (summary.decode_s - summary.draft_s - summary.link_s) / calls
+    call_s = here_s if baseline is None else baseline.computing_s
     return Costs(
-        draft_s=summary.draft_s / summary.num_draft_tokens,
+        draft_s=summary.draft_s / drafted if drafted else 0.0,
         call_s=call_s,
-        extra_s=max(0.0, (here_s - call_s) / (summary.num_draft_tokens / calls)),
+        extra_s=max(0.0, (here_s - call_s) / (drafted / calls)) if drafted else 0.0,
         link_s=summary.link_s / calls,
     )
 
@@ -181,7 +188,7 @@ def _shares(summary: RunSummary) -> tuple[float, ...]:
     return tuple([*shares, *[shares[-1]] * MAX_NUM_DRAFT_TOKENS][:MAX_NUM_DRAFT_TOKENS])
 
 
-def _widths(rounds: Sequence[RoundResult]) -> tuple[float, ...]:
+def tree_widths(rounds: Sequence[RoundResult]) -> tuple[float, ...]:
     """Return how many drafted tokens stand beside each other at depth 1 … 16.
 
     A depth is as wide as it was on average where it was reached, the next ones as the last.

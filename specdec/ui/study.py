@@ -240,16 +240,23 @@ def _offer_best(best: int, run: Run) -> None:
 
 
 def _draw_worth(run: Run, identity: str, link: str, live: LiveRun | None) -> None:
-    if run.baseline is None:
+    prediction = None
+    if run.baseline is not None:
+        prediction = worth.forecast(run.rounds, run.summary, run.baseline)
+    if prediction is not None:
+        st.markdown(words.plain(worth.reason(prediction)))
+        if live is not None:
+            _offer_best(prediction.best, run)
+        _draw_forecast(prediction, link)
+    elif run.baseline is None:
         st.caption("No baseline was measured for this run, so there is nothing to compare with.")
-        return
-    prediction = worth.forecast(run.rounds, run.summary, run.baseline)
-    if prediction is None:
+    else:
         st.caption("Nothing was drafted in this run, so there is nothing to predict from.")
-        return
-    st.markdown(words.plain(worth.reason(prediction)))
-    if live is not None:
-        _offer_best(prediction.best, run)
+    what_if.draw(run, identity)
+
+
+def _draw_forecast(prediction: worth.Forecast, link: str) -> None:
+    """Draw the speed by K, and the costs that it comes from."""
     panels.draw_chart(
         "Tokens per second by K",
         "Predicted: (1 + Σ s_i) tokens per round over K · draft + target call + link, with this "
@@ -274,7 +281,6 @@ def _draw_worth(run: Run, identity: str, link: str, live: LiveRun | None) -> Non
         strict=True,
     ):
         cell.metric(name, f"{1e3 * value_s:.1f} ms", help=meaning)
-    what_if.draw(run, identity)
 
 
 # Losslessness

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from specdec.runs.counterfactual import Known, what_if
+from specdec.runs.counterfactual import Known, WhatIf, what_if
 from specdec.runs.run import Run
 from specdec.settings import MAX_NUM_DRAFT_TOKENS
 from specdec.view import words
@@ -18,6 +18,10 @@ _HOW = {
     Known.PREDICTED: "All of it is predicted, from this run's acceptance by position and its "
     "costs: its drafts do not say what would have been drafted at this K.",
 }
+_NO_BASELINE = (
+    " No baseline was measured, so a call of the target is taken to cost the same at any K, and "
+    "how this compares with plain decoding cannot be said."
+)
 
 
 def draw(run: Run, identity: str) -> None:
@@ -41,18 +45,30 @@ def draw(run: Run, identity: str) -> None:
     )
     found = what_if(run, k, rtt_ms / 1e3, factor)
     if found is None:
-        st.caption("This run does not say enough about others.")
+        st.caption("This run says nothing about that: it tested no draft, or has no real times.")
         return
+    _draw_found(found)
+    st.caption(words.plain(_HOW[found.known] + ("" if found.plain_s else _NO_BASELINE)))
+
+
+def _draw_found(found: WhatIf) -> None:
     is_whole = found.known is not Known.PREDICTED
     cells = st.columns(4)
     cells[0].metric(
         "Tokens per second", f"{found.tokens_per_s:.1f}", help="Predicted from this run's costs."
     )
-    cells[1].metric(
-        "Times plain",
-        f"{found.times_plain:.2f}",
-        help="Predicted, against plain decoding of the same target over the same link.",
-    )
+    if found.times_plain is not None:
+        cells[1].metric(
+            "Times plain",
+            f"{found.times_plain:.2f}",
+            help="Predicted, against plain decoding of the same target over the same link.",
+        )
+    else:
+        cells[1].metric(
+            "Times this run",
+            f"{found.times_recorded:.2f}",
+            help="Predicted, against the run as it was recorded.",
+        )
     cells[2].metric(
         "Target calls",
         f"{found.num_rounds:.0f}" if is_whole else f"about {found.num_rounds:.0f}",
@@ -63,4 +79,3 @@ def draw(run: Run, identity: str) -> None:
         f"{found.num_drafted:.0f}" if is_whole else f"about {found.num_drafted:.0f}",
         help="Sent to the target, accepted or not.",
     )
-    st.caption(words.plain(_HOW[found.known]))

@@ -118,6 +118,52 @@ class TestTimes:
         warm = replace(run, rounds=tuple(replace(one, temperature=1.0) for one in run.rounds))
         assert what_if(warm, 8, 0.05).known is Known.POSSIBLE
 
-    def test_without_a_baseline_or_rounds_there_is_nothing_to_say(self, run):
-        assert what_if(replace(run, baseline=None), 2, 0.0) is None
-        assert what_if(replace(run, rounds=()), 2, 0.0) is None
+    @pytest.mark.parametrize("baseline", [None, Baseline(0, 0.0, 0.0)], ids=["none", "empty"])
+    @pytest.mark.parametrize("k", [0, 1, 4, 8, 16])
+    def test_without_a_baseline_only_what_needs_one_is_left_out(self, run, baseline, k):
+        with_one, found = what_if(run, k, 0.1), what_if(replace(run, baseline=baseline), k, 0.1)
+        assert (found.known, found.num_tokens) == (with_one.known, with_one.num_tokens)
+        assert (found.num_rounds, found.num_drafted) == (with_one.num_rounds, with_one.num_drafted)
+        assert found.times_plain is None
+        # Calls of this run hold 8 drafted tokens, but for the last one or two.
+        assert found.seconds == pytest.approx(
+            0.155 * found.num_rounds + 0.01 * found.num_drafted, rel=0.01
+        )
+
+    @pytest.mark.parametrize("link_s", [0.05, 0.5])
+    def test_without_a_baseline_the_recorded_run_is_the_measure(self, run, link_s):
+        found = what_if(replace(run, baseline=None), 8, link_s)
+        added_s = (link_s - 0.05) * found.num_rounds
+        assert found.seconds == pytest.approx(run.summary.decode_s + added_s)
+        assert found.times_recorded == pytest.approx(run.summary.decode_s / found.seconds)
+
+    @pytest.mark.parametrize("baseline", [None, Baseline(10, 0.9, 0.5)], ids=["without", "with"])
+    def test_a_run_without_drafts_says_what_a_link_does_and_no_more(self, run, baseline):
+        rounds = rounds_at(0, noise=1.0)
+        rounds = tuple(replace(one, draft_s=0.0, wall_s=0.04) for one in rounds)
+        plain = replace(run, rounds=rounds, summary=Totals(rounds).summary(), baseline=baseline)
+        found = what_if(plain, 0, 0.1)
+        assert (found.known, found.num_rounds) == (Known.EXACT, NUM_TOKENS)
+        assert found.seconds == pytest.approx(0.14 * NUM_TOKENS)
+        assert what_if(plain, 3, 0.1) is None
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"rounds": ()},
+            {"baseline": Baseline(10, 0.1, 0.5)},
+            {"baseline": None, "summary": Totals(()).summary()},
+        ],
+        ids=["no rounds", "impossible times", "no calls"],
+    )
+    def test_what_has_no_rounds_or_no_real_times_says_nothing(self, run, change):
+        assert what_if(replace(run, **change), 2, 0.0) is None
+
+    def test_a_tree_costs_all_its_nodes(self, run):
+        wide = tuple(
+            replace(one, candidates=tuple(c for c in one.candidates for _ in range(2)))
+            for one in run.rounds
+        )
+        found, chain = what_if(replace(run, rounds=wide), 12, 0.05), what_if(run, 12, 0.05)
+        assert found.known is Known.PREDICTED
+        assert found.num_drafted > 1.9 * chain.num_drafted * (found.num_rounds / chain.num_rounds)

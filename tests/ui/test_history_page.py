@@ -152,10 +152,17 @@ def test_the_round_that_is_told_is_the_last_one_that_is_shown(page, store, folde
 def test_what_a_saved_run_cannot_tell_is_said(page, store, folder):
     run = tiny_run(folder)
     greedy = tuple(replace(one, temperature=0.0) for one in run.rounds)
-    store.save(replace(run, rounds=greedy, baseline=None))
+    number = store.save(replace(run, rounds=greedy, baseline=None))
     page.run()
     said = select(page, 0)
     assert "No baseline was measured" in said
+    page.slider(key=f"what_if_k_run_{number}").set_value(0).run()
+    said = check(page)
+    assert "how this compares with plain decoding cannot be said" in said
+    metrics = {one.label: one.value for one in page.metric}
+    assert metrics["Target calls"] == str(run.summary.num_tokens)
+    assert "Times this run" in metrics
+    assert "Times plain" not in metrics
     assert "takes the target itself" in said
 
 
