@@ -196,9 +196,9 @@ class Results:
         return sorted(found, key=lambda one: (one.kind, one.temperature, one.rtt_ms))
 
     def num_prompts(self, condition: Condition) -> int:
-        """Return on how many prompts and seeds every arm has been measured."""
+        """Return on how many prompts every arm has been measured, with one seed at least."""
         places = [set(self._cells[condition, arm]) for arm in self.arms]
-        return len(set.intersection(*places)) if places else 0
+        return len({prompt for prompt, _ in set.intersection(*places)}) if places else 0
 
     def outcomes(self, condition: Condition) -> list[Outcome]:
         """Return every arm that has been measured beside plain decoding, the fastest first."""
@@ -246,20 +246,18 @@ class Results:
         ]
 
     def _pairs(self, condition: Condition, arm: Arm, reference: Arm) -> np.ndarray:
-        """Return [prompts, 4]: tokens and seconds of the arm, tokens and seconds of the other."""
+        """Return [prompts, 4]: tokens and seconds of the arm, tokens and seconds of the other.
+
+        The seeds of a prompt are summed up: they are no prompts of their own, and at temperature 0
+        not even other texts.
+        """
         ours, theirs = self._cells[condition, arm], self._cells[condition, reference]
-        shared = [
-            place
-            for place, one in ours.items()
-            if place in theirs and _are_comparable(one, theirs[place])
-        ]
-        return np.array(
-            [
-                (ours[p].tokens, ours[p].seconds, theirs[p].tokens, theirs[p].seconds)
-                for p in shared
-            ],
-            dtype=np.float64,
-        ).reshape(-1, 4)
+        sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(4))
+        for place, one in ours.items():
+            other = theirs.get(place)
+            if other is not None and _are_comparable(one, other):
+                sums[place[0]] += (one.tokens, one.seconds, other.tokens, other.seconds)
+        return np.array(list(sums.values())).reshape(-1, 4)
 
     def _are_alike(self, condition: Condition, arm: Arm, best: Arm) -> bool:
         pairs = self._pairs(condition, arm, best)

@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
@@ -160,6 +161,45 @@ def test_a_condition_beyond_doubt_is_left_out(target, tmp_path):
     assert progress[-1].total <= len(some) + left + 3
 
 
+def cell_of(arm, number, seconds, seed=0):
+    key = json.dumps(
+        {
+            "prompt": f"{number}",
+            "class": "x",
+            "draft": arm.draft,
+            "tree": "",
+            "num_draft_tokens": arm.num_draft_tokens,
+            "policy": "fixed",
+            "rule": "token",
+            "temperature": 0.0,
+            "rtt_ms": 0.0,
+            "seed": seed,
+        }
+    )
+    return Measured(key, 10, seconds, None if arm.is_plain else 0.5)
+
+
+def test_seeds_of_a_prompt_make_an_interval_no_narrower():
+    arm, rng = Arm("ngram", 2), np.random.default_rng(5)
+    cells = [
+        cell_of(one, number, seconds)
+        for number in range(5)
+        for one, seconds in ((PLAIN_ARM, rng.uniform(1, 20)), (arm, rng.uniform(1, 20)))
+    ]
+    again = [
+        replace(one, key=json.dumps(json.loads(one.key) | {"seed": seed}))
+        for seed in range(8)
+        for one in cells
+    ]
+    once, repeated = (Results((PLAIN_ARM, arm), some) for some in (cells, again))
+    condition = Condition(0.0, 0.0)
+    for few, many in zip(once.outcomes(condition), repeated.outcomes(condition), strict=True):
+        assert many.num_prompts == few.num_prompts == 5
+        assert many.speedup.low == pytest.approx(few.speedup.low)
+        assert many.speedup.high == pytest.approx(few.speedup.high)
+    assert repeated.num_prompts(condition) == 5
+
+
 def test_ratios_are_paired_and_their_interval_covers_them():
     arm = Arm("ngram", 2)
     rng = np.random.default_rng(5)
@@ -167,21 +207,7 @@ def test_ratios_are_paired_and_their_interval_covers_them():
     for number in range(40):
         plain_s = rng.uniform(1, 20)  # prompts differ by far more than arms
         for one, seconds in ((PLAIN_ARM, plain_s), (arm, plain_s / 1.25 * rng.uniform(0.95, 1.05))):
-            key = json.dumps(
-                {
-                    "prompt": f"{number}",
-                    "class": "x",
-                    "draft": one.draft,
-                    "tree": "",
-                    "num_draft_tokens": one.num_draft_tokens,
-                    "policy": "fixed",
-                    "rule": "token",
-                    "temperature": 0.0,
-                    "rtt_ms": 0.0,
-                    "seed": 0,
-                }
-            )
-            cells.append(Measured(key, 10, seconds, 0.5 if one is arm else None))
+            cells.append(cell_of(one, number, seconds))
     results = Results((PLAIN_ARM, arm), cells)
     best, plain = results.outcomes(Condition(0.0, 0.0))
     assert (best.arm, plain.arm) == (arm, PLAIN_ARM)
