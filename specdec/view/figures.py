@@ -52,7 +52,7 @@ def figures(
         ),
         Figure(
             f"{times} ×" if times else "–",
-            f"plain decoding{over}",
+            "plain decoding" + (f", same {link} link" if link else ""),
             "Measured: the pace of this run over that of the same target writing one token per "
             f"call{over}, each at its median call, before and after the run. Beside it, what the "
             "same run might have come to if made again (95 %). Reading the prompt is in neither. "
