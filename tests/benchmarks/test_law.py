@@ -10,7 +10,8 @@ from hypothesis import given, strategies
 
 pytest.importorskip("scipy")
 
-from benchmarks.law import LENGTH, Fit, Law, Remembering, exact_law, fit, together, visible_distance
+from benchmarks.law.exact import LENGTH, Fit, Law, exact_law, fit, together, visible_distance
+from benchmarks.law.remembering import Remembering
 from specdec.acceptance import Draft
 from specdec.models.context import CachedContext
 from tests.toy import VOCAB_SIZE, ToyModel

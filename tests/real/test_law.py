@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from benchmarks.law import MIN_EXPECTED, PROMPT, Bench, Case, exact_law, fit
+from benchmarks.law.bench import MIN_EXPECTED, PROMPT, Bench, Case
+from benchmarks.law.exact import exact_law, fit
 from specdec.settings import DEFAULT_MODEL
 
 pytestmark = pytest.mark.weights
