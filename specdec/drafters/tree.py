@@ -51,6 +51,8 @@ AUTO, BEST = "auto", "best"
 CHAIN_OF_ONE: Shape = (-1,)
 _NUM_EXPANDED = 4
 """How many paths of a level "auto" looks below: each costs a row of the draft's forward."""
+_TRIED = (1, 2)
+"""What the depth of the first rounds is divided by, before anything is planned."""
 _PLANNED = (6, 12, 24)
 """The most nodes of a shape that "best" considers, the next one only if all of them were used."""
 _OWN_LAW = Sampler(1.0)
@@ -146,8 +148,9 @@ class BestTreeRun(TreeDrafterRun):
     """Drafts the fixed shape that promises most tokens per second, by what the run has shown.
 
     The shape of a round follows from acceptance and costs of the rounds before it, none of its own
-    draws, so it is as lossless as any fixed one. It is planned anew after 1, 2, 4, 8 and then every
-    16 rounds: planning takes some milliseconds, and neither moves fast.
+    draws, so it is as lossless as any fixed one. The first round drafts a chain of all levels, the
+    second one of half of them, so that two sizes are known. Then it is planned anew after 2, 4, 8
+    and then every 16 rounds: planning takes some milliseconds, and neither moves fast.
     """
 
     def __init__(self, context: DraftContext) -> None:
@@ -174,8 +177,9 @@ class BestTreeRun(TreeDrafterRun):
     def _plan(self, budget: Budget) -> Shape:
         """Return the best shape; at least one token, or nothing would be learnt any more."""
         costs = budget.costs
-        if costs is None:
-            return parse_shape("-".join(["1"] * budget.depth)) if budget.depth else ()
+        if costs is None or self._num_rounds < len(_TRIED):
+            depth = -(-budget.depth // _TRIED[min(self._num_rounds, 1)])
+            return tuple(range(-1, depth - 1))
         chances, level_s, call_s = self.ranks.chances, costs.level_s, costs.call_s
         shape: Shape = ()
         for most in _PLANNED:  # time grows with the square of it, and few shapes are large

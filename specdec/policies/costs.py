@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from statistics import median_low
+
+import numpy as np
 
 from specdec.records import RoundResult
 
@@ -24,10 +27,15 @@ class Costs:
     says more about the machine than about K, weighs a hundredth of another. The link, the time per
     level drafted and the tokens beside each other in a level are medians of the last rounds. When
     another drafter takes over, what is known of the target still holds; of drafting, nothing does.
+
+    A line is all that a few rounds can say. Real calls cost by steps (four rows as much as one, the
+    fifth a quarter more), so who compares sizes that were tried asks `call_s`, which goes from one
+    of these to the next.
     """
 
     def __init__(self) -> None:
         self._sums = [0.0] * 5
+        self._by_rows: dict[int, deque[float]] = {}
         self._links_s: deque[float] = deque(maxlen=NUM_TIMES)
         self._levels_s: deque[float] = deque(maxlen=NUM_TIMES)
         self._widths: deque[float] = deque(maxlen=NUM_TIMES)
@@ -43,6 +51,7 @@ class Costs:
         n, weight = result.num_drafted + 1, 1.0 / call_s**2
         terms = (weight, weight * n, weight * n**2, weight * call_s, weight * n * call_s)
         self._sums = [COST_MEMORY * old + new for old, new in zip(self._sums, terms, strict=True)]
+        self._by_rows.setdefault(n, deque(maxlen=NUM_TIMES)).append(call_s)
         self._links_s.append(result.link_s)
         if result.candidates:
             self._levels_s.append(result.draft_s / result.depth)
@@ -70,12 +79,42 @@ class Costs:
         return median_low(self._levels_s or (0.0,))
 
     def call_s(self, num_rows: int) -> float:
-        """Return what the target takes to score so many rows, link included."""
-        fixed_s, row_s = self.line()
-        return fixed_s + row_s * num_rows + median_low(self._links_s)
+        """Return what the target takes to score so many rows, link included.
+
+        Between sizes that were tried it goes straight, beyond them as the line does; more rows
+        never cost less.
+        """
+        sizes = sorted(self._by_rows)
+        heights = _rising(
+            [median_low(self._by_rows[size]) for size in sizes],
+            [len(self._by_rows[size]) for size in sizes],
+        )
+        _, row_s = self.line()
+        inside_s = float(np.interp(num_rows, sizes, heights))
+        below = max(0, sizes[0] - num_rows)
+        beyond_s = row_s * max(0, num_rows - sizes[-1]) - min(
+            row_s * below, inside_s * below / sizes[0]
+        )
+        return inside_s + beyond_s + median_low(self._links_s)
 
     def per_round(self) -> tuple[float, float]:
         """Return what a plain round costs, and what each further level of a draft adds to it."""
-        _, row_s = self.line()
+        fixed_s, row_s = self.line()
         width = median_low(self._widths or (1.0,))
-        return self.call_s(1), row_s * width + self.level_s
+        return fixed_s + row_s + median_low(self._links_s), row_s * width + self.level_s
+
+
+def _rising(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Return the nearest values, by weighted squares, of which none is below the one before.
+
+    Neighbours that fall are pooled until none does.
+    """
+    pools: list[tuple[float, float, int]] = []  # mean, weight, how many
+    for value, weight in zip(values, weights, strict=True):
+        mean, total, count = value, weight, 1
+        while pools and pools[-1][0] > mean:
+            before, its_weight, its_count = pools.pop()
+            mean = (before * its_weight + mean * total) / (its_weight + total)
+            total, count = total + its_weight, count + its_count
+        pools.append((mean, total, count))
+    return [mean for mean, _, count in pools for _ in range(count)]

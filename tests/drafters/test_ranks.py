@@ -8,7 +8,7 @@ import pytest
 from specdec.acceptance import Draft, verify
 from specdec.drafters.ranks import NUM_RANKS, PRIOR_NODES, RankAcceptance
 from specdec.drafters.shapes import best_shape, write_shape
-from specdec.drafters.tree import BEST, TreeDrafter, draw_siblings
+from specdec.drafters.tree import BEST, BestTreeRun, TreeDrafter, draw_siblings
 from specdec.engine import RoundSettings, generate
 from specdec.policies.adaptive import AdaptivePolicy
 from specdec.policies.base import Budget
@@ -110,10 +110,17 @@ def test_the_best_shape_follows_from_what_was_measured(fixed_s, row_s, level_s):
     costs = costs_of(fixed_s, row_s, level_s)
     assert costs.call_s(5) == pytest.approx(fixed_s + 5 * row_s, rel=0.01)
     assert costs.level_s == pytest.approx(level_s)
-    run = TreeDrafter(ToyModel(0, noise=0.3), BEST).start([1, 2])
+    run = planning(ToyModel(0, noise=0.3))
     wanted = best_shape(run.ranks.chances, 24, 6, level_s, lambda n: fixed_s + n * row_s)
     planned = run._plan(_with(costs, 6))
     assert write_shape(planned) == write_shape(wanted or (-1,))
+
+
+def planning(model: ToyModel) -> BestTreeRun:
+    """Return a run that has tried what it tries first."""
+    run = TreeDrafter(model, BEST).start([1, 2])
+    run._num_rounds = 2
+    return run
 
 
 def _with(costs: Costs, depth: int) -> Budget:
@@ -123,6 +130,8 @@ def _with(costs: Costs, depth: int) -> Budget:
 def test_before_anything_cost_something_it_is_the_chain():
     run = TreeDrafter(ToyModel(0), BEST).start([1, 2])
     assert write_shape(run._plan(Budget.chain(3))) == "1-1-1"
+    run._num_rounds = 1
+    assert write_shape(run._plan(_with(costs_of(1.0, 0.1, 0.1), 5))) == "1-1-1"
     assert run._plan(Budget.chain(0)) == ()
 
 
@@ -142,7 +151,7 @@ def test_a_run_learns_and_at_temperature_zero_equals_plain_decoding(temperature)
 
 def test_a_slow_link_makes_trees_and_dear_rows_make_chains():
     """The same draft: where a call costs much and a row nothing, siblings pay; else they do not."""
-    run = TreeDrafter(ToyModel(0), BEST).start([1, 2])
+    run = planning(ToyModel(0))
     for _ in range(40):
         run.ranks.add(law_of(1), law_of(101))
     wide = run._plan(_with(costs_of(1.0, 0.0001, 0.2), 4))
