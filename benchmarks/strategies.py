@@ -5,9 +5,9 @@
 
 A sweep of the lab (specdec/lab): per prompt, all strategies and plain decoding one after the other
 in a drawn order, on built-in prompts of four classes (code, prose, summary of a given text, list).
-For each link one table: times plain decoding with its paired 95 % interval over prompts, tokens per
-target call, drafted tokens per call, what a call costs against a plain one, share accepted; then by
-class; then three bars:
+For each link one table: times plain decoding with its paired 95 % interval over prompts, and the
+same of each class (≈: not told apart from the fastest); tokens per target call, drafted tokens per
+call, what a call costs against a plain one, share accepted. Then three bars:
 
 - adaptive K is within 5 % of the best fixed K of the same draft on each class, and never below 0.97
   of plain decoding;
@@ -145,42 +145,40 @@ def _count(
 def _report(
     plan: Plan, runner: SweepRunner, counts: Mapping[tuple[Arm, float], Counts]
 ) -> Iterator[str]:
-    """Yield Markdown: a table for each link, then the fastest of each class."""
+    """Yield Markdown: a table for each link."""
     temperature = plan.temperatures[0]
     environment = ", ".join(f"{name} {value}" for name, value in describe_environment().items())
     yield f"{len(plan.prompts)} prompts × {plan.max_tokens} tokens, temperature {temperature:g}."
     yield f"On {environment}."
     for rtt_ms in plan.rtt_ms:
         yield from ("", f"### Round trip {rtt_ms:g} ms", "")
-        yield "| strategy | K | times plain | 95 % | tokens/call | drafted/call | call | accepted |"
-        yield "|---|---|---|---|---|---|---|---|"
+        names = ("times plain", "95 %", *CLASSES, "tokens/call", "drafted/call", "call", "accepted")
+        yield f"| strategy | K | {' | '.join(names)} |"
+        yield "|---" * (2 + len(names)) + "|"
         plain_s = median(counts[PLAIN_ARM, rtt_ms].call_s)
+        by_class = [
+            {one.arm: one for one in runner.results.outcomes(Condition(temperature, rtt_ms, kind))}
+            for kind in CLASSES
+        ]
         for one in runner.results.outcomes(Condition(temperature, rtt_ms)):
-            yield _row(one, counts[one.arm, rtt_ms], plain_s)
-        for kind in CLASSES:
-            first, *others = runner.results.outcomes(Condition(temperature, rtt_ms, kind))
-            alike = ", ".join(_name(one) for one in others if one.is_within_noise)
-            yield ""
-            yield (
-                f"Fastest for {kind}: {_name(first)}, {first.speedup.mean:.2f} × plain decoding"
-                + (f"; not told apart from it: {alike}." if alike else ".")
-            )
+            of_classes = [outcomes[one.arm] for outcomes in by_class]
+            yield _row(one, of_classes, counts[one.arm, rtt_ms], plain_s)
 
 
-def _name(outcome: Outcome) -> str:
-    arm = outcome.arm
-    return arm.label if arm.is_plain else f"{arm.label} (K {arm.num_draft_tokens})"
+def _times(outcome: Outcome) -> str:
+    return f"{outcome.speedup.mean:.2f}{' ≈' if outcome.is_within_noise else ''}"
 
 
-def _row(outcome: Outcome, counts: Counts, plain_s: float) -> str:
+def _row(outcome: Outcome, of_classes: Sequence[Outcome], counts: Counts, plain_s: float) -> str:
     speedup, arm = outcome.speedup, outcome.arm
     low = "" if speedup.low is None else f"{speedup.low:.2f}–{speedup.high:.2f}"
     accepted = "" if outcome.acceptance is None else f"{100 * outcome.acceptance:.0f} %"
     cells = (
         arm.label.replace("|", "\\|"),
         "" if arm.is_plain else str(arm.num_draft_tokens),
-        f"{speedup.mean:.2f}",
+        _times(outcome),
         low,
+        *map(_times, of_classes),
         f"{counts.tokens_per_call:.2f}",
         f"{counts.drafted_per_call:.1f}",
         f"{median(counts.call_s) / plain_s:.2f} ×",
