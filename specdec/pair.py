@@ -31,7 +31,7 @@ from specdec.models.eagle3 import HeadWeights, is_feature_head
 from specdec.models.feature_head import FeatureHead
 from specdec.models.fetch import hub
 from specdec.models.fetch.digest import digest_weights
-from specdec.models.fetch.progress import no_progress
+from specdec.models.fetch.progress import CONNECTING, LOADING, no_progress
 from specdec.models.json_values import Values, read_json
 from specdec.models.llama import FloatArray, read_embedding
 from specdec.models.portable import PortableModel
@@ -201,18 +201,20 @@ def load_model(name: str, place: str, progress: hub.Progress | None = None) -> L
         TargetError: the server cannot be reached, or cannot verify drafts.
     """
     Offers.from_environment().check_model(name)
+    report = progress or no_progress
     endpoint = find_endpoint(name)
     if endpoint is not None:
-        report = progress or no_progress
+        report(0, None, CONNECTING)
         remote = open_remote(endpoint, on_wait=lambda waiting: report(0, None, str(waiting)))
         return LoadedModel(None, remote.tokenizer, remote)
     folder = hub.resolve(name, progress=progress)
+    report(0, None, LOADING)
     digest = digest_weights(folder)
     if is_feature_head(folder):
         return LoadedModel(None, None, digest=digest, folder=folder, head=HeadWeights.load(folder))
     chosen = backends.choose(place, folder)
     tokenizer = Tokenizer.load(folder)  # first: its template's process starts beside the weights
-    model = backends.open_model(folder, name, chosen, progress or no_progress)
+    model = backends.open_model(folder, name, chosen, report)
     if tokenizer.vocab_size > model.vocab_size:
         raise ModelError(
             f"The tokenizer in {folder} has {tokenizer.vocab_size} tokens, and the model's "

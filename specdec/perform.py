@@ -7,7 +7,7 @@ They follow the frames and may leave at any of them; the fields say how far it i
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -66,6 +66,7 @@ class Performance:
         *,
         load: Load = load_model,
         on_wait: OnWait | None = None,
+        on_phase: Callable[[Phase], None] | None = None,
         with_baseline: bool = True,
         recall: Recall | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class Performance:
             prompt: as the user typed it.
             load: opens models; what it raises ends the run.
             on_wait: told while a failed call to a server waits for another attempt.
+            on_phase: told of each phase that begins after the loading.
             with_baseline: whether plain decoding is timed for the speed-ups, before the run and
                 after it: a machine is not the same a minute later. It never is behind a server:
                 a call per token would eat its rate limits, and what it has to be compared with is
@@ -84,7 +86,7 @@ class Performance:
         """
         self.config = config
         self.prompt = prompt
-        self.phase = Phase.LOADING
+        self._phase = Phase.LOADING
         self.pair: Pair | None = None
         self.prompt_ids: tuple[int, ...] = ()
         self.baseline: Baseline | None = None
@@ -94,11 +96,23 @@ class Performance:
         self.error: str | None = None
         self._load = load
         self._on_wait = on_wait
+        self._on_phase = on_phase
         self._recall = recall
         self._with_baseline = with_baseline and not config.is_remote
         self._lock = threading.Lock()
         self._settings: RoundSettings | None = None
         self._asked = config
+
+    @property
+    def phase(self) -> Phase:
+        """Return what it is doing."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self._phase = phase
+        if self._on_phase is not None:
+            self._on_phase(phase)
 
     # -- what the next round runs with -----------------------------------------------------------
 

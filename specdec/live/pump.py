@@ -18,9 +18,10 @@ from specdec.live.handshake import PageHandshake
 from specdec.live.shelf import Arrival, ModelShelf
 from specdec.pair import LoadedModel
 from specdec.perform import Performance, Phase
-from specdec.records import Drafted, RunSummary
+from specdec.records import Drafted, Prefilled, RunSummary
 from specdec.runs.recorder import Frame
 from specdec.runs.run import Run
+from specdec.runs.steps import Step, Steps
 from specdec.settings import RunConfig
 from specdec.targets.server.faults import Waiting
 
@@ -37,7 +38,8 @@ class LiveRun:
     """One press of Generate: a performance in a thread of its own, and plain decoding for a race.
 
     `run` is there when the run itself is over; `error` says what went wrong, `notice` what should
-    be known besides, `waiting` why a server is about to be asked again.
+    be known besides, `waiting` why a server is about to be asked again, `steps` what it does, and
+    did, before its first token.
     """
 
     def __init__(
@@ -69,8 +71,9 @@ class LiveRun:
         self.notice: str | None = None
         self.waiting: str | None = None
         self.performance = Performance(
-            config, prompt, load=self._load, on_wait=self._wait, recall=recall
+            config, prompt, load=self._load, on_wait=self._wait, on_phase=self._enter, recall=recall
         )
+        self.steps = Steps()
         self._shelf = shelf
         self._save = save
         self._page = PageHandshake(is_shown=is_shown)
@@ -92,9 +95,9 @@ class LiveRun:
 
     @property
     def arrival(self) -> Arrival | None:
-        """Return how far the weights are that the run waits for."""
-        name = self._waiting_for
-        return None if name is None else self._shelf.arrival(name, self.config.place)
+        """Return how far the weights are that the run waits for, if there is more than a step."""
+        arrival = self._awaited()
+        return arrival if arrival is not None and arrival.has_news else None
 
     # -- what the page asks for ------------------------------------------------------------------
 
@@ -162,6 +165,7 @@ class LiveRun:
             self.performance.open()
             if self._drafting != (self.config.draft, self.config.tree):
                 self._fetch_draft()  # chosen while the weights were on their way
+            self.steps.begin(Step.PAGE)
             self._page.await_page(self._leave_if_stopped)
             self._follow(self.performance.frames())
             self._note(self.performance.error)
@@ -221,6 +225,8 @@ class LiveRun:
         with closing(frames):
             for frame in frames:
                 self.waiting = None
+                if isinstance(frame.event, Prefilled) and self.performance.phase is Phase.BASELINE:
+                    self.steps.begin(Step.BASELINE)
                 if isinstance(frame.event, Drafted):
                     self._page.call_leaves()
                 if not isinstance(frame.event, RunSummary):
@@ -233,9 +239,27 @@ class LiveRun:
     def _load(self, name: str, backend: str) -> LoadedModel:
         self._waiting_for = name
         try:
-            return self._shelf.await_model(name, backend, self._leave_if_stopped)
+            return self._shelf.await_model(name, backend, self._look_up)
         finally:
             self._waiting_for = None
+
+    def _awaited(self) -> Arrival | None:
+        name = self._waiting_for
+        return None if name is None else self._shelf.arrival(name, self.config.place)
+
+    def _look_up(self) -> None:
+        """Leave the wait for a model if somebody asked for it; else note which step that is at."""
+        self._leave_if_stopped()
+        arrival = self._awaited()
+        if arrival is not None and self.performance.pair is None:  # later it is another draft's
+            self.steps.begin(arrival.step)
+
+    def _enter(self, phase: Phase) -> None:
+        """Note the step that a phase begins with: plain decoding reads the prompt first, too."""
+        if phase in (Phase.BASELINE, Phase.READING):
+            self.steps.begin(Step.READ)
+        else:
+            self.steps.end()
 
     def _wait(self, waiting: Waiting) -> None:
         """Show that a server is asked again, and when; a stop ends the wait."""

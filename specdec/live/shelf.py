@@ -15,8 +15,9 @@ from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from typing import Protocol
 
-from specdec.models.fetch.progress import Progress
+from specdec.models.fetch.progress import COMPILING, CONNECTING, LOADING, Progress
 from specdec.pair import LoadedModel, load_model
+from specdec.runs.steps import Step
 
 
 class LoadWithProgress(Protocol):
@@ -27,17 +28,27 @@ class LoadWithProgress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How far a model is: `done` of `total` bytes (None where unknown), and what is going on."""
+    """How far a model is: `done` of `total` bytes (None where unknown), and what is going on.
+
+    `step` is what that belongs to.
+    """
 
     done: int
     total: int | None
     what: str
+    step: Step = Step.FETCH
 
     @property
     def fraction(self) -> float | None:
         return min(1.0, self.done / self.total) if self.total else None
 
+    @property
+    def has_news(self) -> bool:
+        """Say whether there is more to tell than which step it is at."""
+        return self.what not in _STEPS
 
+
+_STEPS = {CONNECTING: Step.CONNECT, LOADING: Step.LOAD, COMPILING: Step.COMPILE}
 Key = tuple[str, str]
 _POLL_S = 0.05
 
@@ -98,8 +109,12 @@ class ModelShelf:
         return self._arrivals.get((name, place))
 
     def _fetch(self, key: Key, future: Future[LoadedModel]) -> None:
+        step = Step.FETCH
+
         def report(done: int, total: int | None, what: str) -> None:
-            self._arrivals[key] = Arrival(done, total, what)
+            nonlocal step
+            step = _STEPS.get(what, step)
+            self._arrivals[key] = Arrival(done, total, what, step)
 
         try:
             future.set_result(self._load(*key, progress=report))

@@ -87,7 +87,7 @@ def open_model(folder: Path, name: str, place: Place, progress: Progress) -> Lan
         from specdec.models.mlx import MlxModel
 
         return MlxModel.load(folder, name)
-    return PortableModel.load(folder, name)
+    return PortableModel.load(folder, name, progress)
 
 
 def describe(model: LanguageModel, place: Place) -> str:

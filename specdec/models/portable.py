@@ -21,6 +21,7 @@ from specdec.models import numpy_forward
 from specdec.models.base import AFTER_NORM, Inside, Logits, middle_layers, require
 from specdec.models.cache import PortableCache, Visibility
 from specdec.models.compiled import numba_kernels
+from specdec.models.fetch.progress import COMPILING, Progress, no_progress
 from specdec.models.llama import FloatArray, Llama, LlamaWeights, read_head_ids
 from specdec.models.llama_config import LlamaConfig
 from specdec.models.rotations import Rotations
@@ -54,7 +55,7 @@ class PortableModel:
     batch_invariant = True
 
     @classmethod
-    def load(cls, folder: Path, name: str | None = None) -> Self:
+    def load(cls, folder: Path, name: str | None = None, progress: Progress = no_progress) -> Self:
         """Open a Hugging Face folder and compile the kernels, so that no run pays for it.
 
         Raises:
@@ -70,6 +71,7 @@ class PortableModel:
         weights = LlamaWeights.load(folder, config, head_ids)
         llama = Llama(config, weights, Rotations(config.rope, config.head_dim))
         model = cls(name or folder.name, llama, tuple(range(config.num_layers)), head_ids)
+        progress(0, None, COMPILING)
         try:
             model.forward([0], model.new_cache())
         except ValueError as error:  # Numba's, at its first parallel loop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -18,9 +18,10 @@ from specdec.metrics import Baseline
 from specdec.perform import Phase
 from specdec.records import TokenStatus
 from specdec.runs.speedup import measure_speedup
+from specdec.runs.steps import Taken
 from specdec.ui import kept
 from specdec.ui.tree_page import tree_component
-from specdec.view import charts, figures, lanes_chart, pace, words
+from specdec.view import charts, figures, lanes_chart, pace, steps, words
 from specdec.view.chips import FITTING_SHARE
 from specdec.view.graph import (
     INKS,
@@ -49,7 +50,7 @@ LANES_HEIGHT_PX = 190
 
 def draw_style() -> None:
     """Send the page's one style sheet."""
-    st.html(f"<style>{STYLE}{figures.STYLE}{pace.STYLE}{SCENE_STYLE}</style>")
+    st.html(f"<style>{STYLE}{figures.STYLE}{pace.STYLE}{SCENE_STYLE}{steps.STYLE}</style>")
 
 
 def draw_navigation() -> None:
@@ -143,6 +144,11 @@ def draw_figures(
 def draw_verdict(said: str) -> None:
     """Say in a line that is there from the start what is happening, or what came of it."""
     st.html(f'<div class="verdict" title="{escape(said)}"><span>{escape(said)}</span></div>')
+
+
+def draw_steps(taken: Sequence[Taken]) -> None:
+    """Say in that same line what is being done before the first token, and since when."""
+    st.html(steps.steps_html(taken))
 
 
 def draw_arrival(arrival: Arrival) -> None:

@@ -13,6 +13,7 @@ from specdec.live import handshake
 from specdec.live.pump import LiveRun
 from specdec.perform import Phase
 from specdec.records import Drafted, FinishReason, RoundResult
+from specdec.runs.steps import Step
 from specdec.settings import RunConfig
 from tests.live.toys import SkippingToy, finished, frames_of, toy_shelf, wait_for
 
@@ -81,6 +82,21 @@ def test_progress_of_weights_is_not_yet_the_page(slow_shelf, begin):
     live.join(0.2)
     assert live.performance.phase is Phase.LOADING
     live.stop()
+
+
+def test_the_steps_before_the_first_token_are_told_and_timed(slow_shelf, begin):
+    shelf, arrived = slow_shelf
+    live = begin(replace(CONFIG, rtt_ms=5.0), shelf=shelf)
+    wait_for(lambda: live.steps.taken and live.steps.taken[0].seconds > 0.1)
+    assert [(one.step, one.is_present) for one in live.steps.taken] == [(Step.FETCH, True)]
+    arrived.set()
+    finished(live)
+    taken = {one.step: one.seconds for one in live.steps.taken}
+    assert list(taken) == [Step.FETCH, Step.PAGE, Step.READ, Step.BASELINE]
+    before, _ = live.run.baseline.blocks
+    assert taken[Step.BASELINE] >= sum(before.calls_s)
+    assert taken[Step.READ] >= live.run.summary.prefill_s
+    assert live.steps.has_ended
 
 
 def test_a_page_that_nobody_looks_at_is_not_waited_for_for_ever(begin, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 
 from specdec.errors import ModelError
 from specdec.live.shelf import Arrival, ModelShelf
+from specdec.models.fetch.progress import COMPILING, LOADING
+from specdec.runs.steps import Step
 from tests.live.toys import wait_for
 
 
@@ -53,6 +55,26 @@ def test_the_model_used_longest_ago_makes_room():
     for name in ("a", "b", "a", "c"):
         shelf.request(name, "portable").result(10)
     assert [shelf.holds(name, "portable") for name in "abc"] == [True, False, True]
+
+
+def test_an_arrival_knows_its_step():
+    let_go, words = threading.Event(), ("downloading", LOADING, "Moving to the GPU", COMPILING)
+
+    def load(name, backend, progress):
+        for word in words:
+            progress(0, None, word)
+            let_go.wait(10)
+            let_go.clear()
+
+    shelf = ModelShelf(load)
+    shelf.request("a", "portable")
+    for word, step, has_news in zip(
+        words, (Step.FETCH, Step.LOAD, Step.LOAD, Step.COMPILE), (1, 0, 1, 0), strict=True
+    ):
+        wait_for(lambda word=word: getattr(shelf.arrival("a", "portable"), "what", "") == word)
+        arrival = shelf.arrival("a", "portable")
+        assert (arrival.step, arrival.has_news) == (step, bool(has_news))
+        let_go.set()
 
 
 def test_an_unknown_size_has_no_fraction():

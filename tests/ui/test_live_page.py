@@ -14,6 +14,7 @@ from specdec.settings import RunConfig
 from specdec.ui import loaders
 from specdec.ui.live.presets import EXAMPLE_PROMPTS, LIVE, MOTIONS, RECIPES, SLOW, STEP
 from specdec.ui.live.recipes import key_of
+from specdec.view import steps
 from tests.live.toys import WritingToy, frames_of, toy_shelf, wait_for
 
 
@@ -89,6 +90,21 @@ def test_while_a_run_goes_on_it_can_be_stopped_and_keeps_its_tokens(page, model)
     assert "Stopped" in said
     assert "you stopped it" in said
     assert live.run.rounds
+
+
+def test_the_time_before_the_first_token_is_told_step_by_step(page, model, monkeypatch):
+    monkeypatch.setattr(steps, "_SHORTEST_S", 0.0)
+    model.gate = threading.Semaphore(10)
+    live = generate(page)
+    wait_for(lambda: model.gate._value == 0)
+    page.run()
+    assert re.search(r"✓ read the prompt \d\.\d s.*time plain decoding: .* so far", check(page))
+    model.gate.release(10_000)
+    finish(page)
+    said = check(page).replace("\\", "")
+    assert " s so far" not in said
+    assert re.search(r"Before the first token: ✓ .*✓ time plain decoding", said)
+    assert live.steps.has_ended
 
 
 def test_settings_changed_in_mid_run_take_effect(page, model):

@@ -21,6 +21,7 @@ from specdec.view import words
 from specdec.view.figures import verdict
 from specdec.view.playback import BEAT_S, CALL_WAIT_S, REDRAW_EVERY_S, Show, live_pace_s
 from specdec.view.run_view import RunView
+from specdec.view.steps import steps_words
 
 
 def is_moving(live: LiveRun) -> bool:
@@ -96,7 +97,10 @@ def _draw_scene(
     over = final and live.run is not None
     said = verdict(live.run, link) if over and live.run and not is_behind else ""
     told = view.words if show is not None and (show.in_beats or show.is_paused) else ""
-    panels.draw_verdict(said or told)
+    if live.steps.has_ended:
+        panels.draw_verdict(said or told)
+    else:
+        panels.draw_steps(live.steps.taken)
     controls.draw_transport(
         len(view.rounds), is_standing=final or (show is not None and show.is_paused)
     )
@@ -141,7 +145,7 @@ def _draw_tree(live: LiveRun, view: RunView) -> None:
 
 
 def _draw_baseline(live: LiveRun, link: str) -> None:
-    """Say what the speed-up was measured against, and when."""
+    """Say what the speed-up was measured against, when, and what came before the first token."""
     made = live.performance
     if made.baseline is None:
         st.caption("No baseline yet.")
@@ -152,6 +156,8 @@ def _draw_baseline(live: LiveRun, link: str) -> None:
             "run, nothing drafted, one call per token, with its 95 % interval. The first call of "
             "each block is not counted, because it warms caches up.",
         )
+    if live.steps.has_ended and (said := steps_words(live.steps.taken)):
+        st.caption(words.plain(f"Before the first token: {said}."))
 
 
 def _draw_copy(view: RunView) -> None:
