@@ -15,6 +15,7 @@ import pandas as pd
 from specdec.metrics import RollingWindow, WindowStats
 from specdec.runs.compare import time_shares
 from specdec.runs.run import Run
+from specdec.saved.rows import StoredRun
 from specdec.view.charts import Data, Spec, bare_spec, empty_chart, thin_out
 from specdec.view.palette import DRAFT_COLOR, LINK_COLOR, OTHER_COLOR, VERIFY_COLOR
 from specdec.view.run_view import Point
@@ -96,6 +97,57 @@ def rolling_data(
             end = name if index == len(known) - 1 else ""
             rows.append((name, color, number, one, end))
     return pd.DataFrame(rows, columns=["run", "color", "round", "value", "end"])
+
+
+@cache
+def scatter_spec() -> Spec:
+    base = empty_chart(*_SCATTER_COLUMNS)
+    x = alt.X("acceptance:Q").title("accepted of what was drafted").scale(zero=False, padding=24)
+    y = alt.Y("speed:Q").title("tokens per second").scale(zero=False, padding=24)
+    spots = base.mark_circle(size=110, opacity=1).encode(
+        x=x.axis(format="%", grid=False),
+        y=y,
+        color=_own_color(),
+        tooltip=[
+            "run:N",
+            alt.Tooltip("draft:N", title="draft"),
+            alt.Tooltip("k:Q", title="K"),
+            alt.Tooltip("temperature:Q", format="g"),
+            alt.Tooltip("rtt_ms:Q", title="emulated link, ms", format="g"),
+            alt.Tooltip("speed:Q", title="tokens per second", format=".1f"),
+            alt.Tooltip("acceptance:Q", title="accepted", format=".1%"),
+            alt.Tooltip("speedup:Q", title="times plain", format=".2f"),
+        ],
+    )
+    names = base.mark_text(align="left", dx=9, fontWeight="bold").encode(
+        x=x, y=y, text="run:N", color=_own_color()
+    )
+    return bare_spec(spots + names)
+
+
+_SCATTER_COLUMNS = (
+    "run",
+    "color",
+    "acceptance",
+    "speed",
+    "draft",
+    "k",
+    "temperature",
+    "rtt_ms",
+    "speedup",
+)
+
+
+def scatter_data(lines: Mapping[str, StoredRun], num_colored: int) -> Data:
+    """Return speed and acceptance of each run that drafted; those past the first ones are grey."""
+    rows = []
+    for index, (name, line) in enumerate(lines.items()):
+        if line.tokens_per_s is None or line.draft_acceptance_rate is None:
+            continue
+        color = COLORS[index % len(COLORS)] if index < num_colored else OTHER_COLOR
+        facts = (line.draft, line.num_draft_tokens, line.temperature, line.rtt_ms, line.speedup)
+        rows.append((name, color, line.draft_acceptance_rate, line.tokens_per_s, *facts))
+    return pd.DataFrame(rows, columns=list(_SCATTER_COLUMNS))
 
 
 @cache

@@ -301,7 +301,7 @@ def test_two_runs_are_compared_with_a_chosen_reference(page, store, folder):
     assert settings["#2"].tolist() == ["5"]
     assert "first differ at token" in said
     assert "<mark>" in html_of(page)
-    assert len(page.get("vega_lite_chart")) == 5
+    assert len(page.get("vega_lite_chart")) == 6
     page.selectbox[1].set_value("#1").run()
     check(page)
     assert list(page.dataframe[2].value.columns) == ["", "#1", "#2"]

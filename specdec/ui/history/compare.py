@@ -61,6 +61,7 @@ def draw(store: RunStore, lines: Sequence[StoredRun]) -> None:
     # The reference comes first, so that it is always among those that are drawn.
     ordered = [by_name[reference], *(line for line in lines if _name(line) != reference)]
     _draw_noise(store, ordered)
+    _draw_scatter(ordered)
     pairs = _load(store, ordered[:MAX_COMPARED])
     if len(lines) > MAX_COMPARED:
         st.caption(
@@ -73,6 +74,21 @@ def draw(store: RunStore, lines: Sequence[StoredRun]) -> None:
 
 def _name(line: StoredRun) -> str:
     return f"#{line.id}"
+
+
+def _draw_scatter(lines: Sequence[StoredRun]) -> None:
+    """Draw speed against acceptance, of all selected runs that drafted."""
+    data = charts.scatter_data({_name(line): line for line in lines}, MAX_COMPARED)
+    if len(data) > 1:
+        panels.draw_chart(
+            "Speed against acceptance",
+            "Measured, one spot for each selected run that drafted. What lies further right and "
+            "no higher guessed better and paid as much for it: a dearer draft, more tokens "
+            "drafted at a time, or a longer link.",
+            data,
+            charts.scatter_spec(),
+            "Tokens per second against the share of drafted tokens accepted, a spot for each run",
+        )
 
 
 def _load(store: RunStore, lines: Sequence[StoredRun]) -> list[tuple[StoredRun, Run]]:
