@@ -151,6 +151,7 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
             key="stop",
             on_click=stop,
             disabled=not moving,
+            width=150,  # of the longer word, lest what stands beside it move
             help="While the run goes on: ends it within one round, and keeps what was written. "
             "While it is still shown: shows all of it.",
         )

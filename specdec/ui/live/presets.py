@@ -10,7 +10,7 @@ from specdec.settings import RunConfig
 
 EXAMPLE_PROMPTS: Mapping[str, str] = {
     "Explain": "Explain why the sky is blue and why sunsets are red.",
-    "Code": "Write a Python function that counts how often each word occurs in a text.",
+    "Code": "Write a Python function that returns whether a number is prime.",
     "Prose": "Write a short story about a lighthouse keeper who finds a message in a bottle.",
     "List": "List ten things to check before leaving on a bicycle tour, with a reason for each.",
     "Summary": (
