@@ -144,6 +144,10 @@ def test_going_to_the_history_and_back_loses_nothing(open_history, history):
     poll(tab, lambda: "History" not in tab.url)
     theirs = (run.prompt, str(run.config.num_draft_tokens))
     poll(tab, lambda: shown_settings(tab) == theirs)
+    tab.go_back()
+    tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
+    tab.go_forward()
+    poll(tab, lambda: shown_settings(tab) == theirs)
 
 
 def test_a_run_leaves_as_a_file_comes_in_again_and_plays(open_history, history, tmp_path):

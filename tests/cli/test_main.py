@@ -75,6 +75,24 @@ def test_an_answer_that_was_saved_is_drafted_again(
     assert again["summary"]["draft_acceptance_rate"] == 1.0
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["--target", ""],
+        ["--target", "  "],
+        ["--draft", ""],
+        ["--draft", "ngram+"],
+        ["--draft", "|"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_missing_is_said(
+    names: list[str], model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "Hi", "--target", model, *names]) == 2
+    assert "The name of a model is missing; choose" in capsys.readouterr().err
+
+
 def test_greedy_ids_are_the_same_for_every_draft(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

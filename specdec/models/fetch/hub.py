@@ -92,8 +92,9 @@ def resolve(name: str, *, progress: Progress | None = None) -> Path:
         return path
     if _REPO_ID.fullmatch(name):
         return _snapshot(name) or _fetch_snapshot(name, report)
+    wrong = f"There is no model {name!r}" if name.strip() else "The name of a model is missing"
     raise SettingsError(
-        f"There is no model {name!r}; choose {', '.join(KNOWN_MODELS)}, a Hugging Face id such "
+        f"{wrong}; choose {', '.join(KNOWN_MODELS)}, a Hugging Face id such "
         "as organisation/name, a folder, or a .gguf file."
     )
 
