@@ -11,7 +11,7 @@ from specdec.runs.attention import Attention, attention_of
 from specdec.runs.run import Run
 from specdec.settings import RunConfig
 from specdec.targets.base import Wanted
-from specdec.ui import loaders, panels
+from specdec.ui import dashboard, loaders
 from specdec.view import attention as pictures
 from specdec.view import words
 from specdec.view.facts import TextOf
@@ -125,7 +125,7 @@ def _draw_round(attention: Attention, text_of: TextOf) -> None:
             st.caption("The tree: point at a token to see what it looked at, here and above")
             st.html(tree)
     with mask:
-        panels.draw_chart(
+        dashboard.draw_chart(
             "Tree mask",
             "One row per token fed: it sees the text before the tree and its path, that is "
             "its ancestors and itself, but no sibling. Numbers count from the first token of the "

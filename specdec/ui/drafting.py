@@ -9,7 +9,7 @@ from specdec.drafters.lookahead import POOL, WINDOW
 from specdec.runs import moves
 from specdec.runs.members import MemberWorth, members_worth
 from specdec.runs.run import Run
-from specdec.ui import panels
+from specdec.ui import dashboard
 from specdec.view import policy_charts, words
 
 NUM_TOLD = 8
@@ -32,7 +32,7 @@ def draw(run: Run) -> None:
 
 def _draw_policy(run: Run) -> None:
     made = moves.moves(run.rounds)
-    panels.draw_chart(
+    dashboard.draw_chart(
         "K over the rounds",
         "Line: K, the most tokens that may stand one after the other in a draft, as the policy "
         "decided it before each round. Bars: the tokens that were drafted, all of a tree's; fewer "

@@ -14,7 +14,7 @@ from specdec.live.pump import LiveRun
 from specdec.records import RoundResult, TokenStatus
 from specdec.runs import audit, worth
 from specdec.runs.run import Run
-from specdec.ui import attention, drafting, panels, plain_decoding, what_if
+from specdec.ui import attention, dashboard, drafting, panels, plain_decoding, what_if
 from specdec.view import inspector, study_charts, words
 from specdec.view.facts import TextOf
 from specdec.view.tree import slices, wrapped_picture
@@ -164,7 +164,7 @@ def _draw_sides(result: RoundResult, text_of: TextOf) -> None:
         "it. In a tree, a place is given by the token that it comes after.",
     )
     of = _which_probs(result)
-    panels.draw_chart(
+    dashboard.draw_chart(
         "Draft against target",
         f"The likeliest tokens of both sides at this position: {of}. Residual: max(0, p − q), made "
         "to sum to 1 over the whole vocabulary, from which the resampled token was drawn.",
@@ -257,7 +257,7 @@ def _draw_worth(run: Run, identity: str, link: str, live: LiveRun | None) -> Non
 
 def _draw_forecast(prediction: worth.Forecast, link: str) -> None:
     """Draw the speed by K, and the costs that it comes from."""
-    panels.draw_chart(
+    dashboard.draw_chart(
         "Tokens per second by K",
         "Predicted: (1 + Σ s_i) tokens per round over K · draft + target call + link, with this "
         "run's acceptance by position and its measured costs; a call's cost is a straight line "

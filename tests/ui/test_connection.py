@@ -16,6 +16,7 @@ from specdec.pair import load_model
 from specdec.perform import Phase
 from specdec.records import FinishReason
 from specdec.ui import loaders
+from specdec.ui.live.presets import LIVE
 from tests.models.tiny import write_tiny_tokenizer
 from tests.targets.server.toy_server import ToyServer
 from tests.ui.conftest import ENTRY
@@ -38,7 +39,9 @@ def page(httpserver, monkeypatch, tmp_path):
     monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
     shelf = ModelShelf(load_model)
     monkeypatch.setattr(loaders, "model_shelf", lambda: shelf)
-    app = AppTest.from_file(str(ENTRY), default_timeout=30).run()
+    app = AppTest.from_file(str(ENTRY), default_timeout=30)
+    app.query_params["motion"] = LIVE  # not slowly, as a first visit would be
+    app.run()
     app.text_area(key="prompt").set_value("the tin")
     yield app
     if "live" in app.session_state:
@@ -76,7 +79,9 @@ def test_without_its_key_the_page_opens_and_names_the_variable(monkeypatch, tmp_
     monkeypatch.setenv("TARGET_MODEL", "@cerebras")
     monkeypatch.setenv("SPECDEC_DB", str(tmp_path / "runs.db"))
     monkeypatch.chdir(tmp_path)  # away from a developer's own .env
-    app = AppTest.from_file(str(ENTRY), default_timeout=30).run()
+    app = AppTest.from_file(str(ENTRY), default_timeout=30)
+    app.query_params["motion"] = LIVE  # not slowly, as a first visit would be
+    app.run()
     assert not app.exception
     (warning,) = app.sidebar.warning
     assert "set CEREBRAS_API_KEY in .env" in warning.value.replace("\\", "")

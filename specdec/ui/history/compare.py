@@ -14,7 +14,7 @@ from specdec.runs.compare import first_divergence, setting_differences
 from specdec.runs.run import Run
 from specdec.saved.rows import RunFilter, StoredRun
 from specdec.saved.store import RunStore
-from specdec.ui import panels
+from specdec.ui import dashboard
 from specdec.ui.history.list import draw_delete
 from specdec.ui.history.store import load_run
 from specdec.view import history_charts as charts
@@ -80,7 +80,7 @@ def _draw_scatter(lines: Sequence[StoredRun]) -> None:
     """Draw speed against acceptance, of all selected runs that drafted."""
     data = charts.scatter_data({_name(line): line for line in lines}, MAX_COMPARED)
     if len(data) > 1:
-        panels.draw_chart(
+        dashboard.draw_chart(
             "Speed against acceptance",
             "Measured, one spot for each selected run that drafted. What lies further right and "
             "no higher guessed better and paid as much for it: a dearer draft, more tokens "
@@ -127,7 +127,7 @@ def _draw_charts(runs: dict[str, Run]) -> None:
         points = charts.points(runs)
         left, right = st.columns(2)
         with left:
-            panels.draw_chart(
+            dashboard.draw_chart(
                 "Tokens per second",
                 "Measured, over the last 50 rounds at most.",
                 charts.rolling_data(runs, points, lambda stats: stats.tokens_per_s),
@@ -135,7 +135,7 @@ def _draw_charts(runs: dict[str, Run]) -> None:
                 "Tokens per second by round, one line for each run",
             )
         with right:
-            panels.draw_chart(
+            dashboard.draw_chart(
                 "Acceptance",
                 "Accepted over drafted tokens, measured, in the last 50 rounds at most.",
                 charts.rolling_data(runs, points, lambda stats: stats.draft_acceptance_rate),
@@ -144,7 +144,7 @@ def _draw_charts(runs: dict[str, Run]) -> None:
             )
     left, right = st.columns(2)
     with left:
-        panels.draw_chart(
+        dashboard.draw_chart(
             "Acceptance by position",
             "The share of drafted rounds in which every token up to this position was accepted.",
             charts.position_data(runs),
@@ -152,7 +152,7 @@ def _draw_charts(runs: dict[str, Run]) -> None:
             "Acceptance by position in the draft, one line for each run",
         )
     with right:
-        panels.draw_chart(
+        dashboard.draw_chart(
             "Accepted length",
             "The share of drafted rounds that accepted 0, 1, 2, … tokens; one more comes with "
             "each round.",
@@ -160,7 +160,7 @@ def _draw_charts(runs: dict[str, Run]) -> None:
             charts.histogram_spec(),
             "Histogram of accepted tokens per round, for each run",
         )
-    panels.draw_chart(
+    dashboard.draw_chart(
         "Where the time went",
         "Measured seconds of the whole run. Verify is without the link; other is what no part "
         "claims.",

@@ -10,7 +10,7 @@ import streamlit as st
 from specdec.records import RoundResult
 from specdec.runs.replay import frames_of
 from specdec.runs.run import Run
-from specdec.ui import panels, study
+from specdec.ui import dashboard, panels, study
 from specdec.view import words
 from specdec.view.playback import REDRAW_EVERY_S, Show
 from specdec.view.run_view import RunView
@@ -121,12 +121,12 @@ def _draw(player: Player, identity: str) -> None:
         panels.draw_text(view, run.baseline)
         st.caption(words.plain(words.totals(view.summary)))
     with right:
-        panels.draw_column(panels.gauges(view, run.baseline, link=link))
-    panels.draw_row(panels.speed(view, run.baseline, link=link))
-    panels.draw_row(panels.acceptance(view))
+        dashboard.draw_column(dashboard.gauges(view, run.baseline, link=link))
+    dashboard.draw_row(dashboard.speed(view, run.baseline, link=link))
+    dashboard.draw_row(dashboard.acceptance(view))
     if not player.is_playing:
         if view.rounds:
-            panels.draw_lanes(view, link=link)
+            dashboard.draw_lanes(view, link=link)
         study.draw(run, identity, link=link)
 
 

@@ -17,7 +17,7 @@ from specdec.lab.predict import Check, median_error
 from specdec.lab.report import Report, cells_csv, document_text, make_report, vllm_lines
 from specdec.lab.results import Condition, Results
 from specdec.saved.store import RunStore
-from specdec.ui import panels
+from specdec.ui import dashboard
 from specdec.ui.history import replay as history_replay
 from specdec.view import lab_charts as charts
 from specdec.view import words
@@ -79,7 +79,7 @@ def draw(plan: Plan, results: Results, checks: Sequence[Check], condition: Condi
     with left:
         _draw_positions(plan, results, condition)
     with right:
-        panels.draw_chart(
+        dashboard.draw_chart(
             "Speed against waste",
             "Each point is an arm. Wasted: drafted tokens that were not accepted, per token "
             "written, which on a paid target are billed. On the dashed line is what no other arm "
@@ -149,7 +149,7 @@ def _along(results: Results, places: Sequence[Condition]) -> charts.Map:
 
 
 def _draw_map(title: str, at: str, data: Data) -> None:
-    panels.draw_chart(
+    dashboard.draw_chart(
         f"{title}, at {at}",
         _HEAT_MEANING,
         data,
@@ -168,7 +168,7 @@ def _draw_positions(plan: Plan, results: Results, condition: Condition) -> None:
     if len(labels) > 1:
         label = st.selectbox("Draft", labels, key="lab_position_of", label_visibility="collapsed")
     of_draft = {kind: rate for (name, kind), rate in rates.items() if name == label}
-    panels.draw_chart(
+    dashboard.draw_chart(
         "Acceptance by position",
         "The share of rounds with a draft in which every token up to this position was accepted, "
         "measured, for each class of prompts: over all links, at the draft's largest K.",

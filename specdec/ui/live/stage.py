@@ -13,7 +13,7 @@ import streamlit as st
 
 from specdec.live.pump import LiveRun
 from specdec.runs.machine import num_cpus
-from specdec.ui import panels, study
+from specdec.ui import dashboard, panels, study
 from specdec.ui.history.files import draw_downloads
 from specdec.ui.live import controls, motion
 from specdec.ui.live.watch import Watch, unwatched
@@ -105,9 +105,9 @@ def _draw_scene(
         len(view.rounds), is_standing=final or (show is not None and show.is_paused)
     )
     makers = (
-        partial(panels.gauges, view, made.baseline, link=link),
-        partial(panels.speed, view, made.baseline, link=link),
-        partial(panels.acceptance, view),
+        partial(dashboard.gauges, view, made.baseline, link=link),
+        partial(dashboard.speed, view, made.baseline, link=link),
+        partial(dashboard.acceptance, view),
     )
     with watch("charts"):
         gauges, speed, acceptance = (
@@ -120,7 +120,7 @@ def _draw_scene(
         with watch("text"):
             panels.draw_text(view, made.baseline)
     with right, watch("charts"):
-        panels.draw_column((gauges[0], *speed))
+        dashboard.draw_column((gauges[0], *speed))
     st.caption(words.plain(words.totals(view.summary)), help=words.TOTALS_MEANING)
     if final:
         with st.container(horizontal=True, key="take_away"):
@@ -128,10 +128,10 @@ def _draw_scene(
             if live.run is not None:
                 draw_downloads(live.run, "run")
     with watch("charts"):
-        panels.draw_row((gauges[1], *acceptance))
+        dashboard.draw_row((gauges[1], *acceptance))
     _draw_baseline(live, link)
     if final and view.rounds:
-        panels.draw_lanes(view, link=link)
+        dashboard.draw_lanes(view, link=link)
     if over and live.run is not None:
         study.draw(live.run, live.run.started_at, link=link, live=live)
 
