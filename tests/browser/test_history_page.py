@@ -144,8 +144,11 @@ def test_going_to_the_history_and_back_loses_nothing(open_history, history):
     poll(tab, lambda: "History" not in tab.url)
     theirs = (run.prompt, str(run.config.num_draft_tokens))
     poll(tab, lambda: shown_settings(tab) == theirs)
+    tab.go_back()  # to the list, which Streamlit passes on the way
+    tab.wait_for_selector("[data-testid=stDataFrame] canvas", timeout=30_000)
     tab.go_back()
     tab.wait_for_selector(".run-name:has-text('#1 ')", timeout=30_000)
+    tab.go_forward()
     tab.go_forward()
     poll(tab, lambda: shown_settings(tab) == theirs)
 
@@ -225,7 +228,7 @@ def test_runs_are_compared_and_nothing_written_in_them_runs(open_history, scheme
     click_line(tab, 1)
     tab.wait_for_selector(".run-key")
     tab.wait_for_selector(".run-text")
-    assert tab.locator(".stVegaLiteChart").count() == 5
+    assert tab.locator(".stVegaLiteChart").count() == 6
     for frame in tab.frames:
         assert frame.evaluate("window.ran") is None
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
