@@ -119,7 +119,8 @@ def test_waits_for_a_server_are_told_while_connecting_and_while_running(load, ht
     *_, summary = generate(pair.encode_prompt(PROMPT), pair.target, settings, max_tokens=12)
     assert summary.retry_s >= 0.2
     assert [waiting.begins for waiting in told] == [True]
-    for words in (reports[0], str(told[0])):
+    assert reports[0] == "connecting to the server"
+    for words in (reports[1], str(told[0])):
         assert words.endswith("(HTTP 503: busy). Attempt 2 of 3 follows in 0.2 s.")
 
 
