@@ -250,6 +250,7 @@ class _Loop:
             reason=allowed.reason,
             state_bytes=scores.state_bytes,
             num_sequences=scores.num_sequences,
+            reads_states=bool(settings.drafter.wants),
             tree=settings.drafter.tree,
         )
         self._rounds.append(result)

@@ -164,6 +164,7 @@ class RoundResult:
         state_bytes: hidden states that came over the link for the drafter; `link_s` includes them.
         num_sequences: token sequences that the target scored the draft as: a tree's paths, or the
             prompts in a server's request, where they do not go through in one pass.
+        reads_states: whether the drafter goes on from the target's hidden states.
         tree: shape that the drafter was given, as `RunConfig.tree` has it; empty for a chain.
     """
 
@@ -189,6 +190,7 @@ class RoundResult:
     reason: str = ""
     state_bytes: int = 0
     num_sequences: int = 1
+    reads_states: bool = False
     tree: str = ""
 
     @property

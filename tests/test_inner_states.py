@@ -130,6 +130,7 @@ def test_states_cross_the_emulated_link_and_are_counted(model):
     assert [one.state_bytes for one in rounds] == [
         of_a_token * (1 + one.num_drafted) + of_the_prompt * (one.round == 0) for one in rounds
     ]
+    assert all(one.reads_states for one in rounds)
     back_s = [0.025 + one.state_bytes / STATE_BYTES_PER_S for one in rounds]
     assert waits == [wait for one in back_s for wait in (0.025, one)]
 
@@ -138,7 +139,9 @@ def test_nothing_is_counted_where_nothing_is_asked_for_or_no_link_is_crossed(mod
     asks, plain = Diary(NgramDrafter(), wants=WANTED), NgramDrafter()
     link = EmulatedLink(LocalTarget(model), 0.05, sleep=lambda _: None)
     for drafter, target in ((asks, None), (plain, link)):
-        assert not any(r.state_bytes for r in follow_rounds(model, [drafter], target=target))
+        rounds = follow_rounds(model, [drafter], target=target)
+        assert not any(one.state_bytes for one in rounds)
+        assert {one.reads_states for one in rounds} == {drafter is asks}
 
 
 def test_attention_weights_come_with_each_call_that_asks_for_them(model):

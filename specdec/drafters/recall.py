@@ -63,9 +63,9 @@ class RecallRun(DrafterRun):
         hidden: Hidden | None = None,
     ) -> Draft:
         """Go on as an answer did that is the same so far; otherwise look up the last words."""
-        end = len(context)
+        so_far, end = list(context), len(context)
         for text in self._known:
-            if end < len(text) and text[:end] == list(context):
+            if end < len(text) and text[:end] == so_far:
                 return Draft.chain(text[end : end + budget.depth])
         return self._ngrams.propose(context, budget, sampler, rng, hidden)
 

@@ -51,8 +51,8 @@ AUTO, BEST = "auto", "best"
 CHAIN_OF_ONE: Shape = (-1,)
 _NUM_EXPANDED = 4
 """How many paths of a level "auto" looks below: each costs a row of the draft's forward."""
-_TRIED = (1, 2)
-"""What the depth of the first rounds is divided by, before anything is planned."""
+_NUM_TRIED = 2
+"""Rounds before anything is planned: the first drafts all levels, the second one half of them."""
 _PLANNED = (6, 12, 24)
 """The most nodes of a shape that "best" considers, the next one only if all of them were used."""
 _OWN_LAW = Sampler(1.0)
@@ -177,8 +177,8 @@ class BestTreeRun(TreeDrafterRun):
     def _plan(self, budget: Budget) -> Shape:
         """Return the best shape; at least one token, or nothing would be learnt any more."""
         costs = budget.costs
-        if costs is None or self._num_rounds < len(_TRIED):
-            depth = -(-budget.depth // _TRIED[min(self._num_rounds, 1)])
+        if costs is None or self._num_rounds < _NUM_TRIED:
+            depth = -(-budget.depth // (1 + self._num_rounds))
             return tuple(range(-1, depth - 1))
         chances, level_s, call_s = self.ranks.chances, costs.level_s, costs.call_s
         shape: Shape = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median_low
 
 import numpy as np
@@ -78,11 +78,13 @@ class Costs:
         """Return what drafting one level takes."""
         return median_low(self._levels_s or (0.0,))
 
-    def call_s(self, num_rows: int) -> float:
-        """Return what the target takes to score so many rows, link included.
+    @property
+    def call_s(self) -> Callable[[int], float]:
+        """Return how many rows → what the target takes to score them, link included.
 
         Between sizes that were tried it goes straight, beyond them as the line does; more rows
-        never cost less.
+        never cost less. What it follows from is computed once, for planning asks it hundreds of
+        times.
         """
         sizes = sorted(self._by_rows)
         heights = _rising(
@@ -90,12 +92,15 @@ class Costs:
             [len(self._by_rows[size]) for size in sizes],
         )
         _, row_s = self.line()
-        inside_s = float(np.interp(num_rows, sizes, heights))
-        below = max(0, sizes[0] - num_rows)
-        beyond_s = row_s * max(0, num_rows - sizes[-1]) - min(
-            row_s * below, inside_s * below / sizes[0]
-        )
-        return inside_s + beyond_s + median_low(self._links_s)
+        link_s = median_low(self._links_s)
+
+        def of_rows(num_rows: int) -> float:
+            inside_s = float(np.interp(num_rows, sizes, heights))
+            above, below = max(0, num_rows - sizes[-1]), max(0, sizes[0] - num_rows)
+            saved_s = min(row_s * below, inside_s * below / sizes[0])  # some of it stays
+            return inside_s + row_s * above - saved_s + link_s
+
+        return of_rows
 
     def per_round(self) -> tuple[float, float]:
         """Return what a plain round costs, and what each further level of a draft adds to it."""

@@ -21,12 +21,9 @@ from specdec.metrics import tested_per_pos
 from specdec.records import FIXED_POLICY, RoundResult, TokenStatus
 from specdec.runs.run import Run
 from specdec.runs.worth import Costs, Outlook, costs_of, outlook, tree_widths
-from specdec.settings import TRAINED_HEADS
 
 _WITH_MEMORY = frozenset({"ngram", "ngram-saved", "suffix", "lookahead", "none"})
 """What these propose inside an old draft is not its rest."""
-_HEADS = frozenset(TRAINED_HEADS.values())
-"""Nor what these do: deep in a draft they continue their own features, not the target's."""
 
 
 class Known(StrEnum):
@@ -148,7 +145,8 @@ def _is_readable(rounds: Iterable[RoundResult], num_draft_tokens: int) -> bool:
     return all(
         one.policy == FIXED_POLICY
         and one.rule == "token"
-        and one.drafter not in _WITH_MEMORY | _HEADS
+        and one.drafter not in _WITH_MEMORY
+        and not one.reads_states  # deep in a draft a head continues its own features
         and not set(one.drafter) & set("+|")
         and one.num_drafted == one.depth
         and one.num_draft_tokens >= num_draft_tokens

@@ -12,7 +12,6 @@ from specdec.metrics import Baseline, Totals
 from specdec.records import RoundResult
 from specdec.runs.counterfactual import CutRound, Known, cut_rounds, what_if
 from specdec.sampling import Sampler
-from specdec.settings import TRAINED_HEADS
 from specdec.targets.local import LocalTarget
 from tests.made_runs import tiny_run
 from tests.toy import ToyModel
@@ -72,8 +71,13 @@ def test_an_end_token_inside_a_draft_ends_the_cut_run_too(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"drafter": "ngram"}, {"policy": "adaptive"}, {"rule": "block"}, {"drafter": "a+b"}]
-    + [{"drafter": name} for name in TRAINED_HEADS.values()],
+    [
+        {"drafter": "ngram"},
+        {"policy": "adaptive"},
+        {"rule": "block"},
+        {"drafter": "a+b"},
+        {"reads_states": True},
+    ],
     ids=["memory", "policy", "rule", "mixture", "head"],
 )
 def test_what_depends_on_more_than_the_context_is_not_read_off(tmp_path, change):
