@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 
 import pytest
@@ -106,17 +105,6 @@ def test_a_wait_in_mid_run_is_shown_and_a_stop_ends_it(page, httpserver):
     live.stop()
     live.join(5)
     assert live.performance.phase is Phase.STOPPED
-
-
-def test_where_streaming_is_faster_the_page_says_so(page, httpserver):
-    run(page)
-    httpserver.clear()
-    chunk = {"choices": [{"text": "the"}], "usage": {"completion_tokens": 10**6}}
-    httpserver.expect_request("/v1/completions").respond_with_data(
-        "data: " + json.dumps(chunk) + "\n\n", content_type="text/event-stream"
-    )
-    page.button(key="time_streaming").click().run()
-    assert re.search("Streaming from this server is .* times as fast as speculation", said(page))
 
 
 def test_its_own_streaming_is_timed_when_asked_and_compared(page, httpserver):

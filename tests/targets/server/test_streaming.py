@@ -84,10 +84,12 @@ def test_the_server_counts_where_it_does(httpserver, target):
 
 def test_time_runs_from_sending_to_the_last_token(httpserver, target):
     answer_with(httpserver, events(*[text("a")] * 4, text(""), "[DONE]", pause_s=0.1))
+    began_s = time.perf_counter()
     measured = measure_streaming(target, [42, 7], SAMPLER, 4)
+    until_the_end_s = time.perf_counter() - began_s
     assert measured.num_tokens == 4
-    assert 0.1 <= measured.ttft_s < 0.3
-    assert 0.4 <= measured.wall_s < 0.75
+    assert 0.1 <= measured.ttft_s < measured.wall_s - 0.1
+    assert 0.4 <= measured.wall_s < until_the_end_s - 0.1
     assert measured.tokens_per_s == pytest.approx(4 / measured.wall_s)
 
 
