@@ -13,16 +13,19 @@ import json
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers import table
 from benchmarks.peers.contestants import contestants
+from benchmarks.peers.judge import mean_logprob
 from benchmarks.peers.race import race
 from specdec.errors import SpecdecError
 from specdec.models.fetch import download, hub
 from specdec.models.fetch.known import KnownModel
 from specdec.models.fetch.progress import no_progress
 from specdec.models.tokenizer import Tokenizer
+from specdec.pair import load_model
 from specdec.runs.machine import describe_environment
 
 PROMPTS = (
@@ -38,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", default="smollm2-135m")
     parser.add_argument("--draft", default="smollm2-draft")
+    parser.add_argument("--head", default="smollm2-eagle", help='"" where the target has none')
     parser.add_argument("--k", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=5)
@@ -53,7 +57,7 @@ def main() -> None:
     prompts = [tokenizer.apply_chat_template([{"role": "user", "content": p}]) for p in PROMPTS]
     with tempfile.TemporaryDirectory() as scraps:
         gguf = asked.gguf or _gguf(asked.target, Path(scraps))
-        everybody = contestants(asked.target, asked.draft, asked.k, gguf)
+        everybody = contestants(asked.target, asked.draft, asked.head, asked.k, gguf)
         words = [word for word in asked.only.lower().split(",") if word]
         chosen = [c for c in everybody if not words or any(w in c.name.lower() for w in words)]
         load_before = os.getloadavg()
@@ -66,6 +70,11 @@ def main() -> None:
             k=asked.k,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
+    judge = load_model(asked.target, "portable").model
+    for at, heat in enumerate(result.heats):
+        if heat.temperature:
+            told = mean_logprob(judge, prompts[heat.prompt], heat.token_ids, heat.temperature)
+            result.heats[at] = replace(heat, logprob=told)
     made = table.rows(result, REFERENCE, PLAIN)
     facts = {
         "asked": {"tokens": asked.tokens, "repeats": asked.repeats, "k": asked.k},

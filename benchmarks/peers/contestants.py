@@ -45,9 +45,19 @@ class Contestant:
         return f"{self.engine}, {self.way}"
 
 
-def contestants(target: str, draft: str, k: int, gguf: Path | None) -> Iterator[Contestant]:
-    """Yield everybody for a pair that is here, `gguf` being the file the target is made of."""
-    yield from _ours(target, draft, k)
+def contestants(
+    target: str, draft: str, head: str, k: int, gguf: Path | None
+) -> Iterator[Contestant]:
+    """Yield everybody for a pair that is here.
+
+    Args:
+        target: a model's name or folder.
+        draft: a small model, which everybody can draft with.
+        head: a feature head, which reads the target's states; "" where the target has none.
+        k: drafted tokens a round.
+        gguf: the file that the target is made of.
+    """
+    yield from _ours(target, draft, head, k)
     folders = {"target_folder": str(hub.resolve(target))}
     both = folders | {"draft_folder": str(hub.resolve(draft)), "k": k}
     yield from _hugging_face(folders, both, k)
@@ -60,23 +70,29 @@ def contestants(target: str, draft: str, k: int, gguf: Path | None) -> Iterator[
         for way, options in (("plain, 4 bits", file), ("n-gram, 4 bits", lookup)):
             yield Contestant("llama.cpp", way, "llama_cpp", options, python, LLAMA)
     python = os.environ.get("SPECDEC_VLLM_PYTHON")
-    for way, speculation in (
-        ("plain", None),
-        (f"n-gram, K = {k}", {"method": "ngram", "prompt_lookup_max": 3}),
-        (f"draft model, K = {k}", {"method": "draft_model", "model": both["draft_folder"]}),
-    ):
+    speculations: dict[str, dict[str, Any] | None] = {
+        "plain": None,
+        f"n-gram, K = {k}": {"method": "ngram", "prompt_lookup_max": 3},
+        f"draft model, K = {k}": {"method": "draft_model", "model": both["draft_folder"]},
+    }
+    if head:
+        opened = {"method": "eagle3", "model": str(hub.resolve(head))}
+        speculations[f"feature head, K = {k}"] = opened
+    for way, speculation in speculations.items():
         config = speculation and speculation | {"num_speculative_tokens": k}
         options = folders | {"speculative_config": config}
         yield Contestant("vLLM", way, "vllm", options, python, VLLM)
 
 
-def _ours(target: str, draft: str, k: int) -> Iterator[Contestant]:
+def _ours(target: str, draft: str, head: str, k: int) -> Iterator[Contestant]:
+    best, kind = (head, "feature head") if head else (draft, "draft model")
     ways: dict[str, dict[str, Any]] = {
         "plain": {"draft": "none", "num_draft_tokens": 0},
-        f"draft, K = {k}": {"draft": draft},
-        "draft, adaptive K": {"draft": draft, "policy": "adaptive"},
-        "draft, best tree": {"draft": draft, "tree": "best"},
-        "draft + suffix": {"draft": f"{draft}+suffix"},
+        f"draft model, K = {k}": {"draft": draft},
+        f"{kind}, K = {k}": {"draft": best},
+        f"{kind}, adaptive K": {"draft": best, "policy": "adaptive"},
+        f"{kind}, best tree": {"draft": best, "tree": "best"},
+        f"{kind} + suffix": {"draft": f"{best}+suffix"},
         "layer-skip": {"draft": "layer-skip"},
         "n-gram": {"draft": "ngram"},
         "suffix": {"draft": "suffix"},

@@ -24,7 +24,8 @@ QUIET = {"OMP_WAIT_POLICY": "passive"}
 class Heat:
     """One prompt written by one contestant.
 
-    `decode_s` and `decoded` leave out what came first, with the reading of the prompt.
+    `decode_s` and `decoded` leave out what came first, with the reading of the prompt. `logprob`
+    is what the judge found afterwards, above temperature 0.
     """
 
     contestant: str
@@ -37,6 +38,7 @@ class Heat:
     decode_s: float
     calls: int | None
     peak_mb: float
+    logprob: float | None = None
 
 
 class Refused(Exception):

@@ -21,7 +21,8 @@ class Row:
     """One contestant at one temperature; medians over heats, speeds with their 95 % interval.
 
     `against_plain` is the median, over heats of one turn, of its speed over that of
-    transformers' plain decoding: what else ran then slowed both.
+    transformers' plain decoding: what else ran then slowed both. `same_tokens` holds greedy texts
+    against the reference's, `logprob` is the target's mean ln p of a token drawn above 0.
     """
 
     contestant: str
@@ -35,6 +36,7 @@ class Row:
     peak_mb: float
     cost_ratio: float | None
     same_tokens: float | None
+    logprob: float | None
 
 
 def rows(result: Result, reference: str, plain: str) -> list[Row]:
@@ -75,11 +77,16 @@ def _row(result: Result, name: str, temperature: float, reference: str, plain: s
         peak_mb=max(heat.peak_mb for heat in heats),
         cost_ratio=statistics.median(ratios) if ratios else None,
         same_tokens=_agreement(result.heats, name, reference) if temperature == 0 else None,
+        logprob=statistics.mean(told) if (told := _logprobs(heats)) else None,
     )
 
 
 def _of(heats: Sequence[Heat], name: str, temperature: float) -> list[Heat]:
     return [h for h in heats if h.contestant == name and h.temperature == temperature]
+
+
+def _logprobs(heats: Sequence[Heat]) -> list[float]:
+    return [heat.logprob for heat in heats if heat.logprob is not None]
 
 
 def _speed(heat: Heat) -> float:
@@ -110,11 +117,12 @@ def markdown(made: Sequence[Row], result: Result) -> str:
     """Return the tables, one per temperature, and who is missing."""
     lines = []
     for temperature in dict.fromkeys(row.temperature for row in made):
+        is_greedy = temperature == 0
         lines += [
-            f"**Temperature {temperature:g}**" + (" (greedy)" if temperature == 0 else ""),
+            f"**Temperature {temperature:g}**" + (" (greedy)" if is_greedy else ""),
             "",
             "| engine, way | tokens/s (95 %) | × HF plain | tokens per call | forward(K+1) ÷ "
-            "forward(1) | first token | peak memory | same tokens |",
+            f"forward(1) | first token | peak memory | {'same tokens' if is_greedy else 'ln p'} |",
             "|---|--:|--:|--:|--:|--:|--:|--:|",
         ]
         for row in made:
@@ -127,7 +135,7 @@ def markdown(made: Sequence[Row], result: Result) -> str:
                     _number(row.cost_ratio, ".2f"),
                     f"{1e3 * row.first_token_s:,.0f} ms",
                     f"{row.peak_mb:,.0f} MB",
-                    _number(row.same_tokens, ".0%"),
+                    _number(row.same_tokens, ".0%") if is_greedy else _number(row.logprob, ".2f"),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

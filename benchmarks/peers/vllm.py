@@ -1,4 +1,4 @@
-"""vLLM on the CPU: plain, n-gram and draft model."""
+"""vLLM on the CPU: plain, n-gram, draft model and feature head."""
 
 from __future__ import annotations
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.peers import table
 from benchmarks.peers.contestants import Contestant
+from benchmarks.peers.judge import mean_logprob
 from benchmarks.peers.race import Heat, Result, race
+from specdec.pair import load_model
+from specdec.sampling import Distribution, Sampler
 from tests.models.tiny import write_tiny_llama
 
 
@@ -58,6 +63,22 @@ def test_the_table_tells_speeds_calls_and_the_same_tokens(result):
         else:
             assert row.tokens_per_call >= 1.0
     assert table.chart(made).to_dict()["facet"]["row"]["field"] == "panel"
+
+
+def test_what_the_target_thinks_of_a_text_is_the_mean_of_its_log_probabilities(tmp_path):
+    model = load_model(str(write_tiny_llama(tmp_path)), "portable").model
+    prompt, token_ids = [5, 6, 7], [8, 3, 3]
+    read, logprobs = list(prompt), []
+    for token_id in token_ids:
+        logits = model.forward(read, model.new_cache())[-1]
+        probs = Distribution.from_logits(logits, Sampler(0.7)).probs
+        logprobs.append(math.log(probs[token_id]))
+        read.append(token_id)
+    told = mean_logprob(model, prompt, token_ids, 0.7)
+    assert told == pytest.approx(sum(logprobs) / 3, rel=1e-5)
+    drawn = [replace(heat("a", (1, 2), 1.0), temperature=0.7, logprob=told)]
+    result = Result(drawn, {}, {}, {})
+    assert f"| {told:.2f} |" in table.markdown(table.rows(result, "a", "a"), result)
 
 
 def heat(name: str, ids: tuple[int, ...], decode_s: float) -> Heat:
