@@ -4,7 +4,13 @@ Whether a drafted token is accepted depends neither on how many follow it nor on
 target is. So each chain of a fixed K is measured once, at its largest K and over the shortest link,
 and plain decoding of the same prompt over every link: acceptance by position and the costs of a
 round (see `specdec.runs.worth`, whose formula this is) then give every other K and link. A tenth of
-those is measured all the same, drawn by the plan's digest, to see how far off the predictions are.
+those is measured all the same, drawn by the plan's digest, with every K among them, to see how far
+off the predictions are.
+
+These also say what a call of each width costs. It is no straight line: kernels work in blocks of
+rows, so that four may cost what one does and the fifth a quarter more, and a line from one row to
+the largest K would make every K in between look too dear. A checked cell is predicted from the
+costs of all others.
 """
 
 from __future__ import annotations
@@ -16,12 +22,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+import numpy as np
+
 from specdec.lab.plan import OWN_SERVER, Arm, Cell, Plan
 from specdec.lab.results import Measured, Results
 from specdec.metrics import Baseline
-from specdec.runs.worth import Outlook, outlook
+from specdec.runs.worth import Outlook, costs_of, outlook
 
 CHECKED_SHARE = 0.1
+_LEAST_FILLED = 0.8
+"""Of K, on average: shorter drafts are those of another K."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +59,14 @@ def cells_to_measure(plan: Plan) -> list[Cell]:
         return plan.cells
     bases = _bases(plan)
     rng = random.Random(f"checks {plan.digest}")
-    return [
-        cell for cell in plan.cells if _is_base(cell, plan, bases) or rng.random() < CHECKED_SHARE
-    ]
+    base = {cell for cell in plan.cells if _is_base(cell, plan, bases)}
+    checks = {cell for cell in plan.cells if cell not in base and rng.random() < CHECKED_SHARE}
+    tried = {cell.arm.num_draft_tokens for cell in base | checks}
+    for cell in plan.cells:
+        if cell.arm.num_draft_tokens not in tried:
+            tried.add(cell.arm.num_draft_tokens)
+            checks.add(cell)
+    return [cell for cell in plan.cells if cell in base or cell in checks]
 
 
 def _bases(plan: Plan) -> dict[str, int]:
@@ -98,6 +113,40 @@ class Predictor:
             if found is not None:
                 self._outlooks[_place(cell), cell.arm.draft] = found
 
+        self._extras = self._extras_tried()
+
+    def _extras_tried(self) -> dict[int, dict[str, float]]:
+        """Return, by K and cell, what K drafted tokens add to a call, as a share of one without.
+
+        Drafts much shorter than K, as lookups make them, say nothing of calls that wide.
+        """
+        found: dict[int, dict[str, float]] = defaultdict(dict)
+        for key, one in self._measured.items():
+            cell, totals = self._cells.get(key), one.totals
+            if cell is None or cell.arm.is_plain or not is_predictable(cell.arm) or totals is None:
+                continue
+            plain = self._plain.get((_place(cell), cell.rtt_ms))
+            k, drafting = cell.arm.num_draft_tokens, sum(totals.drafted_per_pos[:1])
+            if plain is None or totals.num_draft_tokens < _LEAST_FILLED * k * drafting:
+                continue
+            costs = costs_of(totals, plain)
+            if drafting and costs.call_s > 0:
+                added_s = costs.extra_s * totals.num_draft_tokens / drafting
+                found[k][key] = added_s / costs.call_s
+        return found
+
+    def _extra(self, cell: Cell) -> float | None:
+        """Return what each drafted token of a cell adds to a call, as a share of one without."""
+        curve = {0: 0.0}
+        for k, tried in self._extras.items():
+            others = [extra for key, extra in tried.items() if key != cell.key]
+            if others:
+                curve[k] = median(others)
+        k, known = cell.arm.num_draft_tokens, sorted(curve)
+        if not 0 < k <= known[-1]:
+            return None
+        return float(np.interp(k, known, [curve[one] for one in known])) / k
+
     def _outlook(self, cell: Cell, one: Measured) -> Outlook | None:
         baseline = self._plain.get((_place(cell), cell.rtt_ms))
         if cell.arm.is_plain or not is_predictable(cell.arm):
@@ -107,7 +156,7 @@ class Predictor:
         return outlook(one.totals, one.tested, baseline)
 
     def outlook(self, cell: Cell) -> Outlook | None:
-        """Return what is known of a cell's draft, with the costs of plain decoding over its link.
+        """Return what is known of a cell's draft, at the costs of calls as wide and over its link.
 
         A call takes longer after a wait than right after another call, so what a call costs is not
         carried over from link to link.
@@ -118,7 +167,11 @@ class Predictor:
             return None
         link_s = plain.link_s / plain.num_tokens
         call_s = plain.decode_s / plain.num_tokens - link_s
-        return replace(found, costs=replace(found.costs, call_s=call_s, link_s=link_s))
+        costs = replace(found.costs, call_s=call_s, link_s=link_s)
+        extra = self._extra(cell)
+        if extra is not None:
+            costs = replace(costs, extra_s=extra * call_s)
+        return replace(found, costs=costs)
 
     def predicted(self) -> list[Measured]:
         """Return every cell that can be predicted and is no base of predictions."""

@@ -23,11 +23,18 @@ from specdec.lab.runner import SweepRunner
 from specdec.metrics import Totals
 from tests.made_runs import record, tiny_events
 
-DRAFT_S, CALL_S, EXTRA_S = 0.004, 0.04, 0.002
+DRAFT_S, CALL_S = 0.004, 0.04
+
+
+def call_s(num_drafted: int) -> float:
+    """Cost what kernels do that work in blocks of four rows."""
+    return CALL_S * (1.0 + 0.45 * (num_drafted // 4))
+
+
 PLAN = """
 predict = true
 drafts = ["ngram"]
-k = [1, 2, 4, 8]
+k = [1, 2, 3, 4, 8]
 temperatures = [1.0]
 rtt_ms = [0, 20, 100]
 max_tokens = 300
@@ -58,10 +65,10 @@ def measure(tmp_path):
             replace(
                 one,
                 draft_s=DRAFT_S * one.num_drafted,
-                verify_s=CALL_S + EXTRA_S * one.num_drafted + link_s,
+                verify_s=call_s(one.num_drafted) + link_s,
                 link_s=link_s,
                 sample_s=0.0,
-                wall_s=CALL_S + (DRAFT_S + EXTRA_S) * one.num_drafted + link_s,
+                wall_s=call_s(one.num_drafted) + DRAFT_S * one.num_drafted + link_s,
             )
             for one in run.rounds
         )
@@ -86,6 +93,21 @@ def test_each_draft_is_measured_once_and_a_tenth_of_the_rest(plan):
     assert cells == cells_to_measure(plan)
     assert replace(plan, predicts=False).digest == plan.digest
     assert cells_to_measure(replace(plan, predicts=False)) == plan.cells
+
+
+def test_every_k_is_among_the_checks_because_each_has_its_own_cost():
+    plan = parse_plan(PLAN.replace("per_class = 4", "per_class = 1").replace("20, 100", "20"))
+    tried = {cell.arm.num_draft_tokens for cell in cells_to_measure(plan)}
+    assert tried == {0, 1, 2, 3, 4, 8}
+
+
+def test_a_checked_cell_says_nothing_of_its_own_prediction(plan, measure):
+    cells = [measure(one) for one in cells_to_measure(plan)]
+    check, *_ = Predictor(plan, cells).checks()
+    other = measure(plan.cells[-1]).totals_text
+    changed = [replace(one, totals_text=other) if one.key == check.key else one for one in cells]
+    (again,) = [one for one in Predictor(plan, changed).checks() if one.key == check.key]
+    assert again.predicted == check.predicted
 
 
 def test_the_prediction_is_what_would_have_been_measured(plan, measure):
