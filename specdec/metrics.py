@@ -148,17 +148,37 @@ class RollingWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class WideCall:
+    """A call that scored `num_drafted` tokens more than one: its seconds, the link not counted."""
+
+    num_drafted: int
+    call_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
-    """Plain decoding in one go: the seconds of each call, in order, and the link's share of it."""
+    """Plain decoding in one go: the seconds of each call, in order, and the link's share of it.
+
+    `wide` are calls right after these that scored more tokens than one; none in older files.
+    """
 
     calls_s: tuple[float, ...]
     links_s: tuple[float, ...]
+    wide: tuple[WideCall, ...] = ()
 
     @classmethod
-    def of_rounds(cls, rounds: Sequence[RoundResult]) -> Block:
-        """Take the times from rounds that drafted nothing and wrote a token each."""
+    def of_rounds(cls, rounds: Sequence[RoundResult], wider: Sequence[RoundResult] = ()) -> Block:
+        """Take the times from rounds that drafted nothing and wrote a token each, and from others.
+
+        Args:
+            rounds: of plain decoding.
+            wider: rounds whose drafts cost nothing.
+        """
         assert all(not r.candidates and len(r.emitted) == 1 for r in rounds)
-        return cls(tuple(r.wall_s for r in rounds), tuple(r.link_s for r in rounds))
+        wide = tuple(
+            WideCall(r.num_drafted, r.wall_s - r.draft_s - r.link_s) for r in wider if r.candidates
+        )
+        return cls(tuple(r.wall_s for r in rounds), tuple(r.link_s for r in rounds), wide)
 
     @property
     def computing_s(self) -> tuple[float, ...]:
@@ -211,6 +231,21 @@ class Baseline:
         if not self.blocks:
             return (self.decode_s - self.link_s) / self.num_tokens
         return median(one for block in self.blocks for one in block.computing_s)
+
+    @property
+    def added_s(self) -> tuple[tuple[int, float], ...]:
+        """What drafts add to a typical call: (drafted tokens, seconds), shortest draft first.
+
+        Each width was timed beside single calls of its block, so the machine of that moment drops
+        out. Nothing where no width was timed.
+        """
+        shares: dict[int, list[float]] = {}
+        for block in self.blocks:
+            for one in block.wide:
+                share = one.call_s / median(block.computing_s) - 1.0
+                shares.setdefault(one.num_drafted, []).append(share)
+        call_s = self.computing_s
+        return tuple((n, max(0.0, median(of_n)) * call_s) for n, of_n in sorted(shares.items()))
 
     @property
     def link_call_s(self) -> float:

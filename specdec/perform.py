@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 
-from specdec.baseline import Value, decode_plainly, measure_block
+from specdec.baseline import WIDTHS, Value, decode_plainly, measure_block
 from specdec.drafters.base import Drafter
 from specdec.drafters.none import NoDrafter
 from specdec.drafters.recall import Recall
@@ -187,19 +187,24 @@ class Performance:
             finally:
                 self._keep_baseline(blocks)
 
-    def _measure_block(self) -> Generator[Frame, None, Block]:
+    def _measure_block(self, widths: Sequence[int] = ()) -> Generator[Frame, None, Block]:
         """Time plain decoding over the same link, sampling as the next round would."""
         pair = self.pair
         assert pair is not None
         self.phase = Phase.BASELINE
         sampler = self._settings_now().sampler
-        return (yield from _framed(measure_block(self.prompt_ids, pair.target, sampler)))
+        measuring = measure_block(self.prompt_ids, pair.target, sampler, widths=widths)
+        return (yield from _framed(measuring))
 
     def _measure_after(self, blocks: list[Block]) -> Generator[Frame, None, None]:
-        """Time plain decoding once more; the run is finished, whatever becomes of that."""
+        """Time plain decoding once more, and what drafts add to its calls, where there were any.
+
+        The run is finished, whatever becomes of that.
+        """
+        has_drafted = self.recorder is not None and any(r.candidates for r in self.recorder.rounds)
         try:
             with suppress(SpecdecError):
-                blocks.append((yield from self._measure_block()))
+                blocks.append((yield from self._measure_block(WIDTHS if has_drafted else ())))
         finally:
             self.phase = Phase.FINISHED
 

@@ -17,7 +17,7 @@ from specdec.acceptance import Draft
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
-from specdec.metrics import Baseline, Block, Totals
+from specdec.metrics import Baseline, Block, Totals, WideCall
 from specdec.models.tokenizer import Tokenizer
 from specdec.records import (
     Event,
@@ -218,7 +218,10 @@ configs = st.builds(
     rtt_ms=st.floats(0, 1e4),
 )
 _calls = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=4).map(tuple)
-_blocks = _calls.map(lambda calls_s: Block(calls_s, tuple(s / 4 for s in calls_s)))
+_wide = st.lists(st.builds(WideCall, st.integers(1, 64), st.floats(1e-6, 1e3)), max_size=3)
+_blocks = st.builds(
+    lambda calls_s, wide: Block(calls_s, tuple(s / 4 for s in calls_s), tuple(wide)), _calls, _wide
+)
 baselines = st.builds(Baseline, st.integers(1, 99), st.floats(1e-3, 1e6), st.just(0.0)) | st.builds(
     lambda blocks, company: Baseline.of_blocks(*blocks, had_company=company),
     st.lists(_blocks, min_size=1, max_size=2),

@@ -12,14 +12,12 @@ import pytest
 from hypothesis import given, strategies
 
 from specdec.acceptance import Draft, Verdict
-from specdec.baseline import measure_block, value_of
 from specdec.drafters.base import Drafter, DrafterRun
 from specdec.drafters.model import ModelDrafter
 from specdec.drafters.ngram import NgramDrafter
 from specdec.drafters.none import NoDrafter
 from specdec.engine import RoundSettings, generate
 from specdec.errors import SettingsError, TargetError
-from specdec.metrics import Baseline
 from specdec.policies.base import Budget
 from specdec.records import (
     Drafted,
@@ -394,34 +392,6 @@ def test_jitter_varies_the_trips_around_their_mean_and_repeats_with_its_seed() -
     assert trips(1) == trips(1)
     assert len(set(trips(1))) > 20
     assert np.mean(trips(1)) == pytest.approx(0.025, abs=0.005)
-
-
-def test_the_baseline_is_plain_decoding_with_and_without_the_link() -> None:
-    now = [0.0]
-
-    class Timed(LocalTarget):
-        def start(self, prompt, wanted=LOGITS_ONLY):
-            inner = super().start(prompt, wanted)
-            score = inner.score
-
-            def slow(context, draft):
-                now[0] += 0.1
-                return Scores(score(context, draft).logits, link_s=0.05)
-
-            inner.score = slow
-            return inner
-
-    measuring = measure_block(PROMPT, Timed(ToyModel(0)), GREEDY, num_calls=8, clock=lambda: now[0])
-    baseline = Baseline.of_blocks(value_of(measuring))
-    assert baseline.num_tokens == 8
-    assert baseline.decode_s == pytest.approx(0.8)
-    assert baseline.tokens_per_s == pytest.approx(10)
-    assert baseline.tokens_per_s_without_link == pytest.approx(20)
-
-
-def test_a_baseline_of_a_failing_target_raises_what_failed() -> None:
-    with pytest.raises(TargetError, match="went away"):
-        value_of(measure_block(PROMPT, FailingTarget(ToyModel(0)), GREEDY))
 
 
 @pytest.mark.parametrize("prompt", [[], [1] * 512])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from specdec.baseline import BLOCK_CALLS, measure_block
+from specdec.baseline import BLOCK_CALLS, WIDE_ROUNDS, WIDTHS, measure_block
 from specdec.errors import ModelError, SettingsError, TargetError
 from specdec.perform import Performance, Phase
 from specdec.records import Drafted, FinishReason, LinkKind, Prefilled, RoundResult, RunSummary
@@ -48,7 +48,10 @@ def test_a_performance_measures_the_baseline_and_then_runs(prepare):
     phases = [phase for phase, _ in frames]
     baseline = [frame for phase, frame in frames if phase is Phase.BASELINE]
     own = [frame for phase, frame in frames if phase is not Phase.BASELINE]
-    assert sum(isinstance(f.event, RoundResult) for f in baseline) == 2 * (BLOCK_CALLS + 1)
+    timed = [f.event for f in baseline if isinstance(f.event, RoundResult)]
+    assert sum(not one.candidates for one in timed) == 2 * (BLOCK_CALLS + 1)
+    wide = [one.num_drafted for one in timed if one.candidates]
+    assert wide == [*WIDTHS] * WIDE_ROUNDS  # what longer drafts cost, after the run
     assert (phases[0], phases[-1]) == (Phase.BASELINE, Phase.BASELINE)  # before and after
     assert [type(f.event) for f in own[:2]] == [Prefilled, Drafted]
     assert isinstance(own[-1].event, RunSummary)
@@ -57,6 +60,8 @@ def test_a_performance_measures_the_baseline_and_then_runs(prepare):
     run = performance.run()
     assert run.baseline == performance.baseline
     assert [len(block.calls_s) for block in run.baseline.blocks] == [BLOCK_CALLS, BLOCK_CALLS]
+    assert [one.num_drafted for one in run.baseline.blocks[1].wide] == wide
+    assert [width for width, _ in run.baseline.added_s] == sorted(WIDTHS)
     assert not run.baseline.had_company
     assert "".join(piece for frame in own for piece in frame.pieces) == run.text
     times = [frame.time_s for frame in own]

@@ -22,8 +22,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-import numpy as np
-
 from specdec.lab.plan import OWN_SERVER, Arm, Cell, Plan
 from specdec.lab.results import Measured, Results
 from specdec.metrics import Baseline
@@ -135,17 +133,14 @@ class Predictor:
                 found[k][key] = added_s / costs.call_s
         return found
 
-    def _extra(self, cell: Cell) -> float | None:
-        """Return what each drafted token of a cell adds to a call, as a share of one without."""
-        curve = {0: 0.0}
-        for k, tried in self._extras.items():
+    def _widths(self, cell: Cell, call_s: float) -> tuple[tuple[int, float], ...]:
+        """Return what drafts add to a call of `call_s`, by K, from all cells but this one."""
+        found = []
+        for k, tried in sorted(self._extras.items()):
             others = [extra for key, extra in tried.items() if key != cell.key]
             if others:
-                curve[k] = median(others)
-        k, known = cell.arm.num_draft_tokens, sorted(curve)
-        if not 0 < k <= known[-1]:
-            return None
-        return float(np.interp(k, known, [curve[one] for one in known])) / k
+                found.append((k, max(0.0, median(others)) * call_s))
+        return tuple(found)
 
     def _outlook(self, cell: Cell, one: Measured) -> Outlook | None:
         baseline = self._plain.get((_place(cell), cell.rtt_ms))
@@ -167,10 +162,8 @@ class Predictor:
             return None
         link_s = plain.link_s / plain.num_tokens
         call_s = plain.decode_s / plain.num_tokens - link_s
-        costs = replace(found.costs, call_s=call_s, link_s=link_s)
-        extra = self._extra(cell)
-        if extra is not None:
-            costs = replace(costs, extra_s=extra * call_s)
+        widths = self._widths(cell, call_s)
+        costs = replace(found.costs, call_s=call_s, link_s=link_s, widths=widths)
         return replace(found, costs=costs)
 
     def predicted(self) -> list[Measured]:

@@ -1,7 +1,8 @@
 """Is speculation worth it here? What a run's costs and acceptance predict for any K and link.
 
-A round with n drafted tokens costs n·d + v(n) + l: drafting, the target's call, the link. v is a
-straight line through two measurements, plain decoding (n = 0) and this run. It yields 1 + Σ s_i
+A round with n drafted tokens costs n·d + v(n) + l: drafting, the target's call, the link. v goes
+from one width that was timed beside the run to the next; in runs that have none it is a straight
+line through two measurements, plain decoding (n = 0) and the run itself. It yields 1 + Σ s_i
 tokens, where s_i is the product of the conditional acceptance rates up to i, as many as the draft
 is deep. A chain of K tokens is K deep; a tree has more nodes than that, and they all cost: of a run
 with trees, the forecast is for the same trees cut off at another depth. Where a drafter had nothing
@@ -16,6 +17,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+
+import numpy as np
 
 from specdec.metrics import Baseline, predicted_tokens_per_round, tested_per_pos
 from specdec.records import RoundResult, RunSummary, percent
@@ -34,14 +37,33 @@ class Costs:
     call_s: float
     """A call that scores one position, sampling included, the link not."""
     extra_s: float
-    """What each further position adds to a call."""
+    """What each further position adds to a call on average, where no widths were timed."""
     link_s: float
     """The network's share of a call."""
+    widths: tuple[tuple[int, float], ...] = ()
+    """Drafted tokens and what they add to a call, shortest draft first, where that was timed."""
 
-    def round_s(self, drafted: float, link_s: float | None = None) -> float:
-        """Return what a round of so many drafted tokens costs, over its own or another link."""
+    def added_s(self, drafted: float) -> float:
+        """Return what so many drafted tokens add to a call; beyond the widest, in proportion."""
+        if not self.widths:
+            return drafted * self.extra_s
+        widest, added_s = self.widths[-1]
+        if drafted > widest:
+            return added_s * drafted / widest
+        known, seconds = zip((0, 0.0), *self.widths, strict=True)
+        return float(np.interp(drafted, known, seconds))
+
+    def round_s(self, drafted: float, link_s: float | None = None, share: float = 1.0) -> float:
+        """Return what a round costs on average.
+
+        Args:
+            drafted: tokens, the mean over all rounds.
+            link_s: over this link instead of its own.
+            share: of the rounds, those with a draft.
+        """
         across_s = self.link_s if link_s is None else link_s
-        return self.call_s + across_s + drafted * (self.draft_s + self.extra_s)
+        added_s = share * self.added_s(drafted / share) if drafted else 0.0
+        return self.call_s + across_s + drafted * self.draft_s + added_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +93,13 @@ class Outlook:
 
     def tokens_per_s(self, num_draft_tokens: int, link_s: float | None = None) -> float:
         """Return the speed at this K, over the run's own or another link."""
+        round_s = self.round_s(num_draft_tokens, link_s)
+        return self.tokens_per_round(num_draft_tokens) / round_s
+
+    def round_s(self, num_draft_tokens: int, link_s: float | None = None) -> float:
+        """Return what a round costs at this K, over the run's own or another link."""
         drafted = self.drafted_per_round(num_draft_tokens)
-        return self.tokens_per_round(num_draft_tokens) / self.costs.round_s(drafted, link_s)
+        return self.costs.round_s(drafted, link_s, self.share)
 
     def break_even_link_s(self, num_draft_tokens: int) -> float | None:
         """Return the round trip from which on this K beats plain decoding; None where none does."""
@@ -80,7 +107,7 @@ class Outlook:
         if more <= 0:
             return None
         plain_s = self.costs.round_s(0, 0.0)
-        round_s = self.costs.round_s(self.drafted_per_round(num_draft_tokens), 0.0)
+        round_s = self.round_s(num_draft_tokens, 0.0)
         return max(0.0, (round_s - (1.0 + more) * plain_s) / more)
 
 
@@ -168,6 +195,7 @@ def costs_of(summary: RunSummary, baseline: Baseline | None) -> Costs:
         call_s=call_s,
         extra_s=max(0.0, (here_s - call_s) / (drafted / calls)) if drafted else 0.0,
         link_s=summary.link_s / calls,
+        widths=() if baseline is None else baseline.added_s,
     )
 
 
@@ -227,7 +255,7 @@ def reason(prediction: Forecast) -> str:
     costs, best, num_nodes = prediction.costs, prediction.best, prediction.num_nodes
     first = prediction.acceptance[0]
     saved_ms = 1e3 * first * (costs.call_s + costs.link_s)
-    price_ms = 1e3 * num_nodes[1] * (costs.draft_s + costs.extra_s)
+    price_ms = 1e3 * (num_nodes[1] * costs.draft_s + costs.added_s(num_nodes[1]))
     link = f" and {1e3 * costs.link_s:.0f} ms of network" if costs.link_s > 0 else ""
     if prediction.is_of_trees:
         drafted = f"a first level of {num_nodes[1]:.1f} nodes"

@@ -310,3 +310,6 @@ def _check_block(block: Block) -> None:
     for call_s, link_s in zip(block.calls_s, block.links_s, strict=True):
         if not (0 <= link_s <= call_s <= MAX_TIME_S and call_s - link_s >= MIN_TOKEN_S):
             raise TraceError("a call of the baseline is no time in seconds")
+    for wide in block.wide:
+        if wide.num_drafted < 1 or not 0 < wide.call_s <= MAX_TIME_S:
+            raise TraceError("a wider call of the baseline is no time in seconds, or not wider")

@@ -260,22 +260,27 @@ def _draw_forecast(prediction: worth.Forecast, link: str) -> None:
     dashboard.draw_chart(
         "Tokens per second by K",
         "Predicted: (1 + Σ s_i) tokens per round over K · draft + target call + link, with this "
-        "run's acceptance by position and its measured costs; a call's cost is a straight line "
-        "through plain decoding and this run. Measured: this run, and its baseline at K = 0."
+        "run's acceptance by position and its measured costs. What a longer draft adds to a call "
+        "was timed after the run, width by width (in older runs it is a straight line through "
+        "plain decoding and the run). Measured: this run, and its baseline at K = 0."
         + (f" The link is {link}." if link else ""),
         study_charts.forecast_data(prediction),
         study_charts.forecast_spec(),
         "Predicted tokens per second for K from 0 to 16, with the measured points",
         height_px=260,
     )
-    costs = prediction.costs
+    costs, longest = prediction.costs, max(1, *(k for k, _ in prediction.measured))
     cells = st.columns(4)
     for cell, (name, value_s, meaning) in zip(
         cells,
         (
             ("Draft a token", costs.draft_s, "Measured in this run: drafting over tokens drafted."),
             ("Target call", costs.call_s, "Measured by the baseline: one token, without the link."),
-            ("Each token more", costs.extra_s, "Measured: what a longer draft adds to a call."),
+            (
+                f"{longest} tokens more",
+                costs.added_s(longest),
+                "Measured: what scoring so many drafted tokens as well adds to a call.",
+            ),
             ("Link", costs.link_s, f"{link.capitalize() or 'None'}: the network in each call."),
         ),
         strict=True,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from specdec.metrics import Baseline, Totals
+from specdec.metrics import Baseline, Block, Totals, WideCall
 from specdec.records import RoundResult, TokenRecord, TokenStatus
 from specdec.runs import worth
 from tests.made_runs import runs, tiny_events, tiny_run
@@ -42,6 +42,32 @@ def predict(rounds, draft_s, call_s, extra_s, link_s=0.0):
     totals = Totals(here)
     baseline = Baseline(10, 10 * (call_s + link_s), 10 * link_s)
     return worth.forecast(here, totals.summary(), baseline)
+
+
+def test_a_step_beyond_the_width_of_the_run_is_seen_where_widths_were_timed(tmp_path):
+    """A run at K = 3 costs what single calls do, and says nothing of the fifth row."""
+    here = timed(engine_rounds(tmp_path, k=3), 0.001, 0.04, 0.0)
+    block = Block((0.04,) * 8, (0.0,) * 8)
+    wide = tuple(WideCall(n, 0.04 * (1 + n // 4)) for n in (1, 3, 4, 7, 8, 12, 16))
+    in_steps = Baseline.of_blocks(block, replace(block, wide=wide))
+    summary = Totals(here).summary()
+    blind, seeing = (
+        worth.forecast(here, summary, one) for one in (Baseline.of_blocks(block), in_steps)
+    )
+    assert blind.best > 3
+    assert seeing.best == 3
+    for k in (0, 1, 2, 3):
+        assert seeing.tokens_per_s[k] == pytest.approx(blind.tokens_per_s[k])
+    assert seeing.costs.added_s(4) == pytest.approx(0.04)
+    assert seeing.costs.added_s(3.5) == pytest.approx(0.02)  # of drafts that are cut short
+    assert seeing.costs.added_s(32) == pytest.approx(2 * 0.16)  # of trees
+    assert "a call of the target costs 40 ms" in worth.reason(seeing)
+
+
+def test_rounds_without_a_draft_cost_a_single_call(tmp_path):
+    costs = worth.Costs(0.0, 0.04, 0.0, 0.0, ((4, 0.04), (8, 0.08)))
+    assert costs.round_s(2.0, share=0.5) == pytest.approx(0.06)
+    assert costs.round_s(0.0, share=0.0) == pytest.approx(0.04)
 
 
 def chains(k, accepted):
