@@ -7,11 +7,13 @@ whether one run repeats another to the last bit in `specdec.runs.diff`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from specdec.block import TOKEN_RULE
 from specdec.codec import dumps, to_json
+from specdec.drafters.recall import RecallDrafter
 from specdec.records import FIXED_POLICY, RunSummary
 from specdec.runs.noise import Interval
 from specdec.runs.run import Run
@@ -198,7 +200,10 @@ def setting_differences(runs: Sequence[Run]) -> tuple[SettingDifference, ...]:
 
 
 def group_key(run: Run) -> str:
-    """Return the same text for repetitions: all alike but for the seed, on machines alike."""
+    """Return the same text for repetitions: all alike but for the seed, on machines alike.
+
+    A run that read saved ones (`RecallDrafter`) is repeated by none: there is one more to read now.
+    """
     settings = describe_settings(run)
     alike = {
         name: value
@@ -210,8 +215,14 @@ def group_key(run: Run) -> str:
     machine = [run.environment.get(name) for name in SAME_MACHINE]
     identity = dumps(
         {"settings": to_json(alike), "machine": machine, "changes": to_json(run.changes)}
+        | ({"started_at": run.started_at} if _has_recalled(run) else {})
     )
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _has_recalled(run: Run) -> bool:
+    drafters = {name for one in run.rounds for name in re.split("[+|]", one.drafter)}
+    return RecallDrafter.name in drafters
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[tuple[Run, ...], ...]:

@@ -75,6 +75,15 @@ class TestSettings:
         rounds = (*run.rounds[:-1], replace(run.rounds[-1], num_draft_tokens=9))
         assert group_key(run) != group_key(replace(run, rounds=rounds))
 
+    @pytest.mark.parametrize(
+        "drafter", ["ngram-saved", "smollm2-eagle+ngram-saved", "a|ngram-saved"]
+    )
+    def test_a_run_that_read_saved_ones_is_no_repetition(self, run, drafter):
+        recalling = replace(run, rounds=tuple(replace(one, drafter=drafter) for one in run.rounds))
+        later = replace(recalling, started_at="2026-11-26T12:00:00.000001+00:00")
+        assert group_key(recalling) == group_key(replace(recalling, note="x"))
+        assert group_key(recalling) != group_key(later)
+
     @settings(max_examples=20)
     @given(runs())
     def test_every_run_has_a_group(self, run):

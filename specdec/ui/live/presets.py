@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from specdec.records import FIXED_POLICY
 from specdec.settings import RunConfig
@@ -27,33 +28,21 @@ EXAMPLE_PROMPTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A prompt with settings that show something; the settings are those of `RunConfig`.
+    """A prompt with settings that show something.
 
     Attributes:
         prompt: the name of an example.
-        num_draft_tokens: K.
-        temperature: 0 to 2.
-        rtt_ms: round trip of the emulated link, one of `LINKS`.
-        policy: what decides K.
+        sets: fields of `RunConfig`, the same ones in every recipe; `rtt_ms` is one of `LINKS`.
         look_at: what there is to see, in words.
     """
 
     prompt: str
-    num_draft_tokens: int
-    temperature: float
-    rtt_ms: float
-    policy: str
+    sets: Mapping[str, Any]
     look_at: str
 
     def on(self, config: RunConfig) -> RunConfig:
         """Return `config` with what the recipe sets."""
-        return replace(
-            config,
-            num_draft_tokens=self.num_draft_tokens,
-            temperature=self.temperature,
-            rtt_ms=self.rtt_ms,
-            policy=self.policy,
-        )
+        return replace(config, **self.sets)
 
     def is_set(self, config: RunConfig, prompt: str) -> bool:
         """Say whether these are its settings and its prompt."""
@@ -63,20 +52,14 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "Where it pays": Recipe(
         "Code",
-        num_draft_tokens=6,
-        temperature=0.0,
-        rtt_ms=50.0,
-        policy="adaptive",
+        {"num_draft_tokens": 6, "temperature": 0.0, "rtt_ms": 50.0, "policy": "adaptive"},
         look_at="Code at temperature 0, over an emulated link of 50 ms, K as the run itself "
         "predicts. Look at the tokens per target call: a call costs the link once, however much "
         "it checks.",
     ),
     "Where it does not": Recipe(
         "Prose",
-        num_draft_tokens=8,
-        temperature=1.0,
-        rtt_ms=0.0,
-        policy=FIXED_POLICY,
+        {"num_draft_tokens": 8, "temperature": 1.0, "rtt_ms": 0.0, "policy": FIXED_POLICY},
         look_at="Prose at temperature 1, without a link, K = 8. Look at the rejected tokens: "
         "drafting and checking them takes longer than the calls that it saves.",
     ),
@@ -91,11 +74,8 @@ def opening(defaults: RunConfig) -> RunConfig:
     Who set something of it in `.env`, or a server as the target, meant that.
     """
     usual = RunConfig()
-    asked = any(getattr(defaults, name) != getattr(usual, name) for name in _OF_A_RECIPE)
+    asked = any(getattr(defaults, name) != getattr(usual, name) for name in OPENING.sets)
     return defaults if asked or defaults.is_remote else OPENING.on(defaults)
-
-
-_OF_A_RECIPE = ("num_draft_tokens", "temperature", "rtt_ms", "policy")
 
 
 LINKS: Mapping[str, float] = {

@@ -34,10 +34,11 @@ def key_of(name: str) -> str:
 def _take(recipe: Recipe, config: RunConfig) -> None:
     """Set prompt and sidebar as the recipe says."""
     links = {rtt_ms: name for name, rtt_ms in LINKS.items()}
+    asked = recipe.on(config)
     st.session_state.prompt = EXAMPLE_PROMPTS[recipe.prompt]
-    st.session_state.k = recipe.num_draft_tokens
-    st.session_state.temperature = recipe.temperature
-    st.session_state.link = links[recipe.rtt_ms]
-    st.session_state.policy = recipe.policy
+    st.session_state.k = asked.num_draft_tokens
+    st.session_state.temperature = asked.temperature
+    st.session_state.link = links[asked.rtt_ms]
+    st.session_state.policy = asked.policy
     if config.draft == NoDrafter.name:  # or there would be nothing to see
         st.session_state.draft = default_draft(config.target, config.backend)
