@@ -89,17 +89,18 @@ def has_changed(times: Sequence[float], later: Sequence[float]) -> bool:
     return low > later_high or later_low > high
 
 
-def ratio_interval(pairs: NDArray[np.float64]) -> Interval:
+def ratio_interval(pairs: NDArray[np.float64], confidence: float = CONFIDENCE) -> Interval:
     """Return how many times as fast one side is as the other, paired: speeds are sums over sums.
 
     Args:
         pairs: [pairs, 4], for each pair amount and seconds of the one, amount and seconds of the
             other side; no column sums to 0.
+        confidence: of the interval, where it shall be another one.
     """
     ratio = float(_ratios(pairs.sum(axis=0)))
     if len(pairs) < MIN_RUNS:
         return Interval(ratio, None, None, len(pairs))
-    low, high = _bounds(_ratios(_resampled_sums(pairs)))
+    low, high = _bounds(_ratios(_resampled_sums(pairs)), confidence)
     return Interval(ratio, low, high, len(pairs))
 
 
@@ -148,6 +149,6 @@ def _resampled_medians(values: Sequence[float]) -> NDArray[np.float64]:
     return medians
 
 
-def _bounds(means: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+def _bounds(means: NDArray[np.float64], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -222,6 +222,20 @@ def test_ratios_are_paired_and_their_interval_covers_them():
     assert results.outcomes(Condition(0.7, 0.0)) == []
 
 
+def test_arms_that_are_alike_are_rarely_told_apart_however_often_one_looks():
+    """A look after each prompt from the sixth on: at 95 % three such sweeps in ten ended early."""
+    arm, ended = Arm("ngram", 2), 0
+    for seed in range(30):
+        rng, results = np.random.default_rng(seed), Results((PLAIN_ARM, arm), [])
+        for number in range(25):
+            for one in (PLAIN_ARM, arm):
+                results.add(cell_of(one, number, rng.uniform(0.9, 1.1)))
+            if number >= 5 and results.is_decided(Condition(0.0, 0.0)):
+                ended += 1
+                break
+    assert ended <= 4
+
+
 class TestStored:
     @pytest.fixture
     def store(self, tmp_path):
