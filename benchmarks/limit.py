@@ -27,7 +27,7 @@ from specdec.models.portable import PortableModel
 from specdec.pair import load_model
 from specdec.runs.machine import describe_environment, num_cpus
 from specdec.sampling import Distribution, Sampler, sample
-from specdec.settings import DEFAULT_MODEL, default_draft
+from specdec.settings import DEFAULT_MODEL
 
 ROWS = (1, 5, 9, 17)
 SAMPLER = Sampler(0.7)
@@ -45,17 +45,14 @@ class Work:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--draft", help="default: the one that is trained for the model")
+    parser.add_argument("--draft", default="smollm2-draft", help="a small model, no feature head")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--small", action="store_true", help="three repeats, 32 tokens of context")
     asked = parser.parse_args()
     if asked.small:
         asked.repeats, asked.context = 3, 32
-    target, draft = (
-        load_model(name, "portable").model
-        for name in (asked.model, asked.draft or default_draft(asked.model))
-    )
+    target, draft = (load_model(name, "portable").model for name in (asked.model, asked.draft))
     report = measure(target, draft, asked.repeats, asked.context)
     print(json.dumps(report | {"environment": describe_environment()}, indent=1))
 
