@@ -54,6 +54,8 @@ def draw_page(
     kept.keep_live(config, st.session_state.prompt, defaults, controls.default_prompt())
     draw_connection(config, shelf, live, moving=moving)
     stage.draw(moving=moving, watch=watch)
+    if not config.is_remote:
+        loaders.import_kernels_early()
 
 
 if __name__ == "__main__":

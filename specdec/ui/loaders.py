@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+
 import streamlit as st
 
+from specdec.errors import ModelError
 from specdec.lab.session import Desk
 from specdec.live.pump import LiveRun
 from specdec.live.shelf import ModelShelf
+from specdec.models.compiled import numba_kernels
 
 
 @st.cache_resource(show_spinner=False)
 def model_shelf() -> ModelShelf:
     """Return the one shelf of this server."""
     return ModelShelf()
+
+
+@st.cache_resource(show_spinner=False)
+def import_kernels_early() -> None:
+    """Have the kernels imported, or compiled, while the first visitor still reads the page."""
+
+    def work() -> None:
+        with suppress(ModelError):  # the run that needs them says what is wrong
+            numba_kernels()
+
+    threading.Thread(target=work, daemon=True, name="kernels").start()
 
 
 @st.cache_resource(show_spinner=False)
