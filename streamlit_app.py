@@ -55,7 +55,7 @@ def draw_page(
     draw_connection(config, shelf, live, moving=moving)
     stage.draw(moving=moving, watch=watch)
     if not config.is_remote:
-        loaders.import_kernels_early()
+        loaders.import_kernels_early(config.place)
 
 
 if __name__ == "__main__":

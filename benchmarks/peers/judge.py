@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from specdec.models.base import LanguageModel
+from specdec.models.base import MAX_FORWARD_ROWS, LanguageModel
 
 
 def mean_logprob(
@@ -26,6 +26,9 @@ def mean_logprob(
     """
     cache = model.new_cache()
     model.prefill(prompt[:-1], cache)
-    logits = model.forward([prompt[-1], *token_ids[:-1]], cache) / temperature
+    read = [prompt[-1], *token_ids[:-1]]
+    parts = range(0, len(read), MAX_FORWARD_ROWS)
+    scored = [model.forward(read[start : start + MAX_FORWARD_ROWS], cache) for start in parts]
+    logits = np.concatenate(scored) / temperature
     of_tokens = logits[np.arange(len(token_ids)), token_ids]
     return float(np.mean(of_tokens - np.logaddexp.reduce(logits.astype(np.float64), axis=1)))

@@ -112,6 +112,7 @@ class Predictor:
                 self._outlooks[_place(cell), cell.arm.draft] = found
 
         self._extras = self._extras_tried()
+        self._usual = {k: median(tried.values()) for k, tried in self._extras.items()}
 
     def _extras_tried(self) -> dict[int, dict[str, float]]:
         """Return, by K and cell, what K drafted tokens add to a call, as a share of one without.
@@ -135,12 +136,13 @@ class Predictor:
 
     def _widths(self, cell: Cell, call_s: float) -> tuple[tuple[int, float], ...]:
         """Return what drafts add to a call of `call_s`, by K, from all cells but this one."""
-        found = []
-        for k, tried in sorted(self._extras.items()):
-            others = [extra for key, extra in tried.items() if key != cell.key]
+        shares, own = dict(self._usual), cell.arm.num_draft_tokens
+        if cell.key in self._extras.get(own, {}):
+            del shares[own]
+            others = [extra for key, extra in self._extras[own].items() if key != cell.key]
             if others:
-                found.append((k, max(0.0, median(others)) * call_s))
-        return tuple(found)
+                shares[own] = median(others)
+        return tuple((k, share * call_s) for k, share in sorted(shares.items()))
 
     def _outlook(self, cell: Cell, one: Measured) -> Outlook | None:
         baseline = self._plain.get((_place(cell), cell.rtt_ms))

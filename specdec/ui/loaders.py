@@ -11,6 +11,7 @@ from specdec.errors import ModelError
 from specdec.lab.session import Desk
 from specdec.live.pump import LiveRun
 from specdec.live.shelf import ModelShelf
+from specdec.models import backends
 from specdec.models.compiled import numba_kernels
 
 
@@ -21,12 +22,16 @@ def model_shelf() -> ModelShelf:
 
 
 @st.cache_resource(show_spinner=False)
-def import_kernels_early() -> None:
-    """Have the kernels imported, or compiled, while the first visitor still reads the page."""
+def import_kernels_early(place: str) -> None:
+    """Have the kernels imported, or compiled, while the first visitor still reads the page.
+
+    Where models run elsewhere at `place` (of `RunConfig`), nothing is.
+    """
 
     def work() -> None:
         with suppress(ModelError):  # the run that needs them says what is wrong
-            numba_kernels()
+            if backends.choose(place).backend == "portable":
+                numba_kernels()
 
     threading.Thread(target=work, daemon=True, name="kernels").start()
 

@@ -261,15 +261,17 @@ def _draw_forecast(prediction: worth.Forecast, link: str) -> None:
         "Tokens per second by K",
         "Predicted: (1 + Σ s_i) tokens per round over K · draft + target call + link, with this "
         "run's acceptance by position and its measured costs. What a longer draft adds to a call "
-        "was timed after the run, width by width (in older runs it is a straight line through "
-        "plain decoding and the run). Measured: this run, and its baseline at K = 0."
+        "was timed after the run, width by width (where it was not, it is a straight line "
+        "through plain decoding and the run). Measured: this run, and its baseline at K = 0."
         + (f" The link is {link}." if link else ""),
         study_charts.forecast_data(prediction),
         study_charts.forecast_spec(),
         "Predicted tokens per second for K from 0 to 16, with the measured points",
         height_px=260,
     )
-    costs, longest = prediction.costs, max(1, *(k for k, _ in prediction.measured))
+    costs = prediction.costs
+    deepest = max(1, *(k for k, _ in prediction.measured))
+    longest = round(prediction.num_nodes[deepest])
     cells = st.columns(4)
     for cell, (name, value_s, meaning) in zip(
         cells,
@@ -277,7 +279,7 @@ def _draw_forecast(prediction: worth.Forecast, link: str) -> None:
             ("Draft a token", costs.draft_s, "Measured in this run: drafting over tokens drafted."),
             ("Target call", costs.call_s, "Measured by the baseline: one token, without the link."),
             (
-                f"{longest} tokens more",
+                "One token more" if longest == 1 else f"{longest} tokens more",
                 costs.added_s(longest),
                 "Measured: what scoring so many drafted tokens as well adds to a call.",
             ),

@@ -20,8 +20,9 @@ def test_the_kernels_are_imported_once_and_what_is_wrong_with_them_waits_for_a_r
     st.cache_resource.clear()
     monkeypatch.setattr(loaders, "numba_kernels", refuse)
     monkeypatch.setattr(threading, "excepthook", lambda failed: calls.append(failed.exc_value))
+    loaders.import_kernels_early("torch:cpu")  # which needs none
     for _ in range(2):
-        loaders.import_kernels_early()
+        loaders.import_kernels_early("portable")
     for thread in threading.enumerate():
         if thread.name == "kernels":
             thread.join(10)
