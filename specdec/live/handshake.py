@@ -24,21 +24,34 @@ class PageHandshake:
     def __init__(self, *, is_shown: bool) -> None:
         """Prepare for a page, or for none."""
         self._stands = threading.Event()
-        self._seen_at_s: float | None = None
+        self._drawn_at_s: float | None = None
         self._call_leaves = threading.Condition()
         if not is_shown:
             self._stands.set()
 
     def drawn(self, now_s: float) -> None:
-        """Take note that the page was drawn at `now_s` (monotonic), because the browser asked.
+        """Take note that the page was drawn at `now_s` (monotonic): work for the browser, now."""
+        if self._drawn_at_s is None:
+            self._drawn_at_s = now_s
 
-        The first picture is work for the browser, on the cores that the models need; a picture
-        asked for some time later says that it is done.
+    def asked(self, now_s: float) -> None:
+        """Take note that the browser asks for a picture at `now_s`.
+
+        The first one is work for it, on the cores that the models need; asking again some time
+        later says that it is done.
         """
-        if self._seen_at_s is None:
-            self._seen_at_s = now_s
-        elif now_s - self._seen_at_s >= PAGE_SETTLES_S:
+        if self._drawn_at_s is not None and now_s - self._drawn_at_s >= PAGE_SETTLES_S:
             self._stands.set()
+
+    def taken_down(self) -> None:
+        """Take note that something else stands where the page will be: it is built anew then."""
+        self._drawn_at_s = None
+        self._stands.clear()
+
+    @property
+    def stands(self) -> bool:
+        """Say whether the browser has built the page."""
+        return self._stands.is_set()
 
     def await_page(self, look_up: Callable[[], None]) -> None:
         """Let the browser finish building the page, whose work would be in the figures.

@@ -18,7 +18,7 @@ from specdec.live.handshake import PageHandshake
 from specdec.live.shelf import Arrival, ModelShelf
 from specdec.pair import LoadedModel
 from specdec.perform import Performance, Phase
-from specdec.records import Drafted, Prefilled, RunSummary
+from specdec.records import Drafted, Prefilled, RoundResult, RunSummary
 from specdec.runs.recorder import Frame
 from specdec.runs.run import Run
 from specdec.runs.steps import Step, Steps
@@ -78,6 +78,7 @@ class LiveRun:
         self._save = save
         self._page = PageHandshake(is_shown=is_shown)
         self._stopped = threading.Event()
+        self._has_written = threading.Event()
         self._waiting_for: str | None = None
         self._drafting = config.draft, config.tree
         self._thread = threading.Thread(target=self._work, name="specdec run", daemon=True)
@@ -138,13 +139,26 @@ class LiveRun:
         )
         self._thread.start()
 
-    def page_drawn(self, now_s: float) -> None:
-        """Take note that the page was drawn at `now_s` (monotonic).
+    def page_asked(self, now_s: float) -> None:
+        """Take note that the browser asks for a picture at `now_s` (monotonic)."""
+        self._page.asked(now_s)
 
-        While weights arrive, their progress stands where the tree will be, and does not count.
+    def page_drawn(self, now_s: float) -> None:
+        """Take note that the page was drawn at `now_s` (monotonic), while models load or later."""
+        self._page.drawn(now_s)
+
+    def progress_drawn(self) -> None:
+        """Take note that the weights' progress stands where the tree will be."""
+        self._page.taken_down()
+
+    def await_first_round(self, timeout_s: float) -> None:
+        """Wait until there is a first round to be seen, if that is next; `timeout_s` at most.
+
+        A redraw that waits does not draw into the baseline, and shows the first tokens at once.
         """
-        if self.performance.pair is not None:
-            self._page.drawn(now_s)
+        is_next = self._page.stands and self.performance.pair is not None
+        if is_next and not self.performance.phase.is_over:
+            self._has_written.wait(timeout_s)
 
     def await_call(self, timeout_s: float) -> None:
         """Wait until a draft leaves for a target across a link, `timeout_s` at most.
@@ -196,6 +210,7 @@ class LiveRun:
 
     def _hand_over(self) -> None:
         """Keep what there is; the one place where a run leaves the page for the store."""
+        self._has_written.set()  # or it never will
         run = self.performance.run()
         if run is None:
             return
@@ -229,6 +244,8 @@ class LiveRun:
                     self.steps.begin(Step.BASELINE)
                 if isinstance(frame.event, Drafted):
                     self._page.call_leaves()
+                if isinstance(frame.event, RoundResult) and self.performance.recorder is not None:
+                    self._has_written.set()  # a round of the run itself, not of its baseline
                 if not isinstance(frame.event, RunSummary):
                     self._leave_if_stopped()
 

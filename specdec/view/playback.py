@@ -16,7 +16,7 @@ from specdec.view.run_view import RunView
 REDRAW_EVERY_S = 0.3
 REDRAW_COST_S = 0.2
 """What a browser without a graphics card computes per redraw, in seconds of one core, measured."""
-REDRAW_SHARE = 0.08
+REDRAW_SHARE = 0.09
 """How much of this machine the page may take from the models while it shows a run as it happens.
 
 Half of that would leave more to the models, and nothing to be seen on a small machine.
@@ -25,6 +25,8 @@ BEAT_S = 0.7
 """How long one beat of slow motion lasts, in seconds."""
 CALL_WAIT_S = 0.3
 """How long a redraw is put off until a draft is on its way to a target across a link, at most."""
+FIRST_ROUND_WAIT_S = 0.4
+"""How long one is put off until there is a first round to show, at most; clicks wait as long."""
 
 
 def live_pace_s(num_cpus: int) -> float:

@@ -64,24 +64,36 @@ def test_nothing_is_measured_before_the_page_that_shows_it_stands(begin):
     live = begin(is_shown=True)
     wait_for(lambda: live.performance.pair is not None)
     live.page_drawn(10.0)  # the tree stands from here on
-    live.page_drawn(10.0 + 0.5 * handshake.PAGE_SETTLES_S)  # another widget, in the meantime
+    live.page_asked(10.0 + 0.5 * handshake.PAGE_SETTLES_S)  # another widget, in the meantime
     live.join(0.2)
     assert (live.performance.phase, live.performance.baseline) == (Phase.LOADING, None)
-    live.page_drawn(10.0 + handshake.PAGE_SETTLES_S)
+    live.page_asked(10.0 + handshake.PAGE_SETTLES_S)
+    assert finished(live).performance.phase is Phase.FINISHED
+
+
+def test_the_page_may_come_to_stand_while_weights_are_loaded(slow_shelf, begin):
+    shelf, arrived = slow_shelf
+    live = begin(shelf=shelf, is_shown=True)
+    live.page_drawn(0.0)
+    live.page_asked(handshake.PAGE_SETTLES_S)
+    arrived.set()
     assert finished(live).performance.phase is Phase.FINISHED
 
 
 def test_progress_of_weights_is_not_yet_the_page(slow_shelf, begin):
     shelf, arrived = slow_shelf
     live = begin(shelf=shelf, is_shown=True)
-    wait_for(lambda: live.arrival is not None)
     live.page_drawn(0.0)
+    wait_for(lambda: live.arrival is not None)
+    live.progress_drawn()  # where the tree was
     arrived.set()
     wait_for(lambda: live.performance.pair is not None)
+    live.page_asked(100.0)
     live.page_drawn(100.0)
     live.join(0.2)
     assert live.performance.phase is Phase.LOADING
-    live.stop()
+    live.page_asked(100.0 + handshake.PAGE_SETTLES_S)
+    assert finished(live).performance.phase is Phase.FINISHED
 
 
 def test_the_steps_before_the_first_token_are_told_and_timed(slow_shelf, begin):
@@ -97,6 +109,21 @@ def test_the_steps_before_the_first_token_are_told_and_timed(slow_shelf, begin):
     assert taken[Step.BASELINE] >= sum(before.calls_s)
     assert taken[Step.READ] >= live.run.summary.prefill_s
     assert live.steps.has_ended
+
+
+def test_a_redraw_can_wait_for_the_first_round(begin):
+    live = begin(is_shown=True)
+    began_s = time.monotonic()
+    live.await_first_round(20.0)  # nothing is about to come: the page does not stand yet
+    assert time.monotonic() - began_s < 10.0
+    wait_for(lambda: live.performance.pair is not None)
+    live.page_drawn(0.0)
+    live.page_asked(handshake.PAGE_SETTLES_S)
+    live.await_first_round(20.0)
+    assert any(isinstance(frame.event, RoundResult) for frame in frames_of(live))
+    finished(live)
+    live.await_first_round(20.0)
+    assert time.monotonic() - began_s < 20.0
 
 
 def test_a_page_that_nobody_looks_at_is_not_waited_for_for_ever(begin, monkeypatch):

@@ -19,7 +19,14 @@ from specdec.ui.live import controls, motion
 from specdec.ui.live.watch import Watch, unwatched
 from specdec.view import words
 from specdec.view.figures import verdict
-from specdec.view.playback import BEAT_S, CALL_WAIT_S, REDRAW_EVERY_S, Show, live_pace_s
+from specdec.view.playback import (
+    BEAT_S,
+    CALL_WAIT_S,
+    FIRST_ROUND_WAIT_S,
+    REDRAW_EVERY_S,
+    Show,
+    live_pace_s,
+)
 from specdec.view.run_view import RunView
 from specdec.view.steps import steps_words
 
@@ -56,7 +63,9 @@ def _draw_run(watch: Watch, every_s: float | None, *, final: bool) -> None:
     live, show = controls.current_run(), controls.current_show()
     if live is None:
         return
+    live.page_asked(time.monotonic())
     if not final and not motion.in_beats():
+        live.await_first_round(FIRST_ROUND_WAIT_S)
         live.await_call(CALL_WAIT_S)
     with watch("whole"):
         is_behind = _catch_up(live, show)
@@ -139,6 +148,7 @@ def _draw_scene(
 def _draw_tree(live: LiveRun, view: RunView) -> None:
     if (arrival := live.arrival) is not None:
         panels.draw_arrival(arrival)
+        live.progress_drawn()
     else:
         panels.draw_live_tree(view)
         live.page_drawn(time.monotonic())
