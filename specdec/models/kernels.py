@@ -34,6 +34,10 @@ from specdec.settings import quiet_threads
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.intp]
 BLOCK = 4
+SLOTS = 512
+"""That a block of rows is scored against at a time: the scores stay in the nearest cache."""
+WIDEST_HEAD = 256
+"""Head dimensions up to which rows attend in blocks."""
 
 quiet_threads()  # Numba launches its threads later than here
 
@@ -140,6 +144,147 @@ def rotate(
                 qkv[i, start + half + d] = b * cosine[d] + a * sine[d]
 
 
+@register_jitable(**_STRICT)
+def soften(scores: FloatArray) -> Any:
+    """scores[j] = exp(scores[j] − max), in place; return their sum, added up in order.
+
+    exp(x) = 2ᵏ · exp(r) with |r| ≤ ln 2 / 2 and the polynomial of Cephes (`expf`, Moshier), to
+    2 · 10⁻⁷ of the value: written out because the library's own is called number by number.
+    Below −87 it stays exp(−87), which is nothing beside the 1 of the largest.
+    """
+    peak = scores.max()
+    powers = np.empty(scores.shape[0], np.int32)
+    for j in range(scores.shape[0]):
+        x = scores[j] - peak
+        x = np.float32(-87.0) if x < np.float32(-87.0) else x  # NaN stays
+        k = np.int32(x * np.float32(1.44269504) - np.float32(0.5))
+        powers[j] = (k + np.int32(127)) << np.int32(23)
+        r = x - np.float32(k) * np.float32(0.693359375)
+        r = r - np.float32(k) * np.float32(-2.12194440e-4)
+        y = np.float32(1.9875691500e-4)
+        y = y * r + np.float32(1.3981999507e-3)
+        y = y * r + np.float32(8.3334519073e-3)
+        y = y * r + np.float32(4.1665795894e-2)
+        y = y * r + np.float32(1.6666665459e-1)
+        y = y * r + np.float32(5.0000001201e-1)
+        scores[j] = y * (r * r) + r + np.float32(1.0)
+    factors = powers.view(np.float32)
+    for j in range(scores.shape[0]):
+        scores[j] *= factors[j]
+    total = np.float32(0.0)
+    for j in range(scores.shape[0]):
+        total += scores[j]
+    return total
+
+
+@register_jitable(**_STRICT)
+def attend_row(
+    queries: FloatArray,
+    key: FloatArray,
+    value: FloatArray,
+    num_shared: int,
+    tail: IntArray,
+    out: FloatArray,
+) -> None:
+    """One head of one row: queries [head_dim] scaled, out [head_dim]; the rest as in `attend`."""
+    head_dim = key.shape[0]
+    scores = np.zeros(num_shared + tail.shape[0], np.float32)
+    for d in range(0, head_dim, 4):  # four at a time save loads; the order of adding stays
+        q0, q1, q2, q3 = queries[d], queries[d + 1], queries[d + 2], queries[d + 3]
+        k0, k1, k2, k3 = key[d], key[d + 1], key[d + 2], key[d + 3]
+        for slot in range(num_shared):
+            score = scores[slot] + q0 * k0[slot]
+            score = score + q1 * k1[slot]
+            score = score + q2 * k2[slot]
+            scores[slot] = score + q3 * k3[slot]
+        for t in range(tail.shape[0]):
+            slot = tail[t]
+            score = scores[num_shared + t] + q0 * k0[slot]
+            score = score + q1 * k1[slot]
+            score = score + q2 * k2[slot]
+            scores[num_shared + t] = score + q3 * k3[slot]
+    total = soften(scores)
+    mixed = np.zeros(head_dim, np.float32)
+    for slot in range(num_shared):
+        for d in range(head_dim):
+            mixed[d] += scores[slot] * value[slot, d]
+    for t in range(tail.shape[0]):
+        for d in range(head_dim):
+            mixed[d] += scores[num_shared + t] * value[tail[t], d]
+    for d in range(head_dim):
+        out[d] = mixed[d] / total
+
+
+@register_jitable(**_STRICT)
+def attend_block(
+    queries: FloatArray,
+    key: FloatArray,
+    value: FloatArray,
+    num_shared: int,
+    tails: IntArray,
+    tail_lengths: IntArray,
+    out: FloatArray,
+) -> None:
+    """One head of four rows, which read keys and values once for all four.
+
+    Each row's sums run in the order of `attend_row`, so that both give the same to the last bit.
+
+    Args:
+        queries: [4, head_dim], scaled.
+        key, value: of the head.
+        num_shared, tails, tail_lengths: as in `attend`, of the four rows.
+        out: [4, head_dim].
+    """
+    head_dim = key.shape[0]
+    scores = np.zeros((BLOCK, num_shared + tails.shape[1]), np.float32)
+    part = np.empty((BLOCK, SLOTS), np.float32)  # of a constant size: only so it is vectorised
+    for begin in range(0, num_shared, SLOTS):
+        count = min(SLOTS, num_shared - begin)
+        part[:] = np.float32(0.0)
+        for d in range(0, head_dim, 2):
+            a0, a1 = queries[0, d], queries[0, d + 1]
+            b0, b1 = queries[1, d], queries[1, d + 1]
+            c0, c1 = queries[2, d], queries[2, d + 1]
+            e0, e1 = queries[3, d], queries[3, d + 1]
+            k0, k1 = key[d, begin : begin + count], key[d + 1, begin : begin + count]
+            for j in range(count):
+                part[0, j] = part[0, j] + a0 * k0[j] + a1 * k1[j]
+                part[1, j] = part[1, j] + b0 * k0[j] + b1 * k1[j]
+                part[2, j] = part[2, j] + c0 * k0[j] + c1 * k1[j]
+                part[3, j] = part[3, j] + e0 * k0[j] + e1 * k1[j]
+        for i in range(BLOCK):
+            for j in range(count):
+                scores[i, begin + j] = part[i, j]
+    totals = np.empty(BLOCK, np.float32)
+    for i in range(BLOCK):
+        for t in range(tail_lengths[i]):
+            for d in range(head_dim):
+                scores[i, num_shared + t] += queries[i, d] * key[d, tails[i, t]]
+        totals[i] = soften(scores[i, : num_shared + tail_lengths[i]])
+    mixed = np.zeros((BLOCK, WIDEST_HEAD), np.float32)
+    even = num_shared // 2 * 2
+    for slot in range(0, even, 2):
+        a0, a1 = scores[0, slot], scores[0, slot + 1]
+        b0, b1 = scores[1, slot], scores[1, slot + 1]
+        c0, c1 = scores[2, slot], scores[2, slot + 1]
+        e0, e1 = scores[3, slot], scores[3, slot + 1]
+        v0, v1 = value[slot], value[slot + 1]
+        for d in range(head_dim):
+            mixed[0, d] = mixed[0, d] + a0 * v0[d] + a1 * v1[d]
+            mixed[1, d] = mixed[1, d] + b0 * v0[d] + b1 * v1[d]
+            mixed[2, d] = mixed[2, d] + c0 * v0[d] + c1 * v1[d]
+            mixed[3, d] = mixed[3, d] + e0 * v0[d] + e1 * v1[d]
+    for i in range(BLOCK):
+        for slot in range(even, num_shared):
+            for d in range(head_dim):
+                mixed[i, d] += scores[i, slot] * value[slot, d]
+        for t in range(tail_lengths[i]):
+            for d in range(head_dim):
+                mixed[i, d] += scores[i, num_shared + t] * value[tails[i, t], d]
+        for d in range(head_dim):
+            out[i, d] = mixed[i, d] / totals[i]
+
+
 @register_jitable(**_PARALLEL)
 def attend(
     qkv: FloatArray,
@@ -151,7 +296,7 @@ def attend(
     tail_lengths: IntArray,
     out: FloatArray,
 ) -> None:
-    """Grouped-query attention of each fed row over the tokens it sees.
+    """Grouped-query attention of each fed row over the tokens it sees, four rows at a time.
 
     Args:
         qkv: queries first, [rows, ≥ num_heads · head_dim].
@@ -167,41 +312,28 @@ def attend(
     head_dim = keys.shape[1]
     group = num_heads // keys.shape[0]
     scale = np.float32(1.0 / math.sqrt(head_dim))
-    for task in prange(num_rows * num_heads):
-        i, head = task // num_heads, task % num_heads
+    num_blocks = num_rows // BLOCK if head_dim <= WIDEST_HEAD else 0
+    num_parts = num_blocks + num_rows - num_blocks * BLOCK
+    for task in prange(num_parts * num_heads):
+        part, head = task // num_heads, task % num_heads
+        first, last = head * head_dim, (head + 1) * head_dim
         key, value = keys[head // group], values[head // group]
-        tail = tails[i, : tail_lengths[i]]
-        count = num_shared + tail.shape[0]
-        scores = np.zeros(count, np.float32)
-        query = qkv[i, head * head_dim : (head + 1) * head_dim] * scale
-        for d in range(0, head_dim, 4):  # four at a time save loads; the order of adding stays
-            q0, q1, q2, q3 = query[d], query[d + 1], query[d + 2], query[d + 3]
-            k0, k1, k2, k3 = key[d], key[d + 1], key[d + 2], key[d + 3]
-            for slot in range(num_shared):
-                score = scores[slot] + q0 * k0[slot]
-                score = score + q1 * k1[slot]
-                score = score + q2 * k2[slot]
-                scores[slot] = score + q3 * k3[slot]
-            for t in range(tail.shape[0]):
-                slot = tail[t]
-                score = scores[num_shared + t] + q0 * k0[slot]
-                score = score + q1 * k1[slot]
-                score = score + q2 * k2[slot]
-                scores[num_shared + t] = score + q3 * k3[slot]
-        peak = scores.max()
-        total = np.float32(0.0)
-        for j in range(count):
-            scores[j] = math.exp(scores[j] - peak)
-            total += scores[j]
-        mixed = np.zeros(head_dim, np.float32)
-        for slot in range(num_shared):
-            for d in range(head_dim):
-                mixed[d] += scores[slot] * value[slot, d]
-        for t in range(tail.shape[0]):
-            for d in range(head_dim):
-                mixed[d] += scores[num_shared + t] * value[tail[t], d]
-        for d in range(head_dim):
-            out[i, head * head_dim + d] = mixed[d] / total
+        if part < num_blocks:
+            i = part * BLOCK
+            attend_block(
+                qkv[i : i + BLOCK, first:last] * scale,
+                key,
+                value,
+                num_shared,
+                tails[i : i + BLOCK],
+                tail_lengths[i : i + BLOCK],
+                out[i : i + BLOCK, first:last],
+            )
+        else:
+            i = part + num_blocks * (BLOCK - 1)
+            tail = tails[i, : tail_lengths[i]]
+            queries = qkv[i, first:last] * scale
+            attend_row(queries, key, value, num_shared, tail, out[i, first:last])
 
 
 _F1, _F2 = types.float32[::1], types.float32[:, ::1]
