@@ -35,7 +35,7 @@ from training.corpus import (
     write_shard,
 )
 from training.llama import Llama
-from training.teacher import HOME, add_teacher_argument, teacher_folder
+from training.teacher import HOME, add_teacher_argument, set_up, teacher_folder
 
 PER_SHARD = 128
 BATCH_TOKENS = 1600
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     add_teacher_argument(parser)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    set_up(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     teacher = Llama.read(teacher_folder(options.teacher))
     began, tokens = time.monotonic(), 0

@@ -22,7 +22,7 @@ from training.exam import Question, examine, prepare
 from training.llama import Llama
 from training.objective import Head, loss
 from training.run import TrainingRun, add_run_arguments, go, keep_head
-from training.teacher import HOME, teacher_folder
+from training.teacher import HOME, set_up, teacher_folder
 
 
 def prune(teacher: Llama, layers: list[int]) -> Llama:
@@ -100,7 +100,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run the training."""
     options = parse()
-    torch.set_num_threads(options.threads)
+    set_up(options.threads)
     go(Run(options))
 
 

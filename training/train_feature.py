@@ -25,7 +25,7 @@ from training.features import Watched, parse_aux, read_features
 from training.llama import Llama
 from training.objective import Head, Mismatch, tempered_laws
 from training.run import TrainingRun, add_run_arguments, go, keep_head
-from training.teacher import HOME, teacher_folder
+from training.teacher import HOME, set_up, teacher_folder
 
 OVERLAP_TEMPERATURES = (1.0, 0.7)
 HELD_OUT = 60  # dialogues; an exam takes as long as hundreds of steps
@@ -128,7 +128,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run the training."""
     options = parse()
-    torch.set_num_threads(options.threads)
+    set_up(options.threads)
     go(FeatureRun(options))
 
 

@@ -40,7 +40,7 @@ def dialogues(folder: Path, teacher: Llama) -> list[Dialogue]:
         patch.setattr(generate, "LONGEST_ANSWER", 12)
         patch.setattr(generate, "LONGEST_QUESTION", 10)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        generator = Generator(teacher, tokenizer, rows=5, seed="1")
+        generator = Generator(teacher, tokenizer, rows=5, seed="2")
         finished: list[Dialogue] = []
         while len(finished) < 120:
             finished += generator.advance()
@@ -86,6 +86,32 @@ def test_every_label_is_the_teachers_distribution_before_that_token(
         found = torch.from_numpy(dialogue.top_logprobs.astype(np.float32))
         at = torch.from_numpy(dialogue.top_ids.astype(np.int64))
         torch.testing.assert_close(expected.gather(-1, at), found, atol=2e-2, rtol=2e-3)
+
+
+@pytest.mark.parametrize("size", [5, generate.BLOCK, 2 * generate.BLOCK + 3])
+def test_tokens_are_drawn_from_the_distribution_that_is_asked_for(size: int) -> None:
+    torch.manual_seed(size)
+    logits, draws = 2 * torch.randn(4, size), 20_000
+    logits[:, 0] = -torch.inf
+    temperatures = torch.tensor([0.0, 0.5, 1.0, 1.0])
+    nucleus = torch.tensor([False, False, False, True])
+    probs = (logits / temperatures.clamp(min=1e-3)[:, None]).softmax(-1)
+    ordered, ids = probs[3].sort(descending=True)
+    ordered[ordered.cumsum(-1) - ordered >= generate.QUESTION_TOP_P] = 0
+    probs[3] = torch.zeros(size).scatter(0, ids, ordered / ordered.sum())
+    rng = torch.Generator().manual_seed(1)
+    rows = torch.arange(4).repeat(draws)
+    tokens = generate.choose(
+        logits[rows], logits.argmax(-1)[rows], temperatures[rows], nucleus[rows], rng
+    )
+    counts = torch.zeros(4, size).index_put(
+        (rows, torch.tensor(tokens)), torch.ones(len(rows)), accumulate=True
+    )
+    assert set(counts[0].nonzero().flatten().tolist()) == {int(logits[0].argmax())}
+    assert not counts[probs == 0].any()
+    # Five standard deviations of each count, and a half for rounding.
+    bound = 5 * (draws * probs * (1 - probs)).sqrt() + 0.5
+    assert (counts - draws * probs).abs().le(bound).all()
 
 
 def test_a_question_of_the_evaluation_is_thrown_away(
