@@ -4,10 +4,11 @@
 
 With SmolLM2: tokens per second of the same seeded run headless and on the page, taken in turn, with
 the browser on the same cores, over the emulated link of 50 ms and without one; and the seconds from
-`streamlit run` to the first token, and from Generate once a run has gone before. With toys that never end: cost of an update of tree, text and
-charts (server, thread time) and of a whole update in the browser (main thread) around rounds 10,
-100 and 300; how often the tree was blank once it had been seen; frames made; layout shift (CLS),
-while Streamlit itself loads and in the run. Prints one JSON document. Needs Chromium.
+`streamlit run` to the first token, and from Generate once a run has gone before. With toys that
+never end: cost of an update of tree, text and charts (server, thread time) and of a whole update in
+the browser (main thread) around rounds 10, 100 and 300; how often the tree was blank once it had
+been seen; frames made; layout shift (CLS), while Streamlit itself loads and in the run. Prints one
+JSON document. Needs Chromium.
 """
 
 from __future__ import annotations
