@@ -35,7 +35,7 @@ from training.corpus import (
     write_shard,
 )
 from training.llama import Llama
-from training.teacher import HOME, add_teacher_argument, set_up, teacher_folder
+from training.teacher import HOME, add_teacher_argument, attention_dtype, set_up, teacher_folder
 
 PER_SHARD = 128
 BATCH_TOKENS = 1600
@@ -130,6 +130,7 @@ def main() -> None:
     set_up(options.threads)
     options.output.mkdir(parents=True, exist_ok=True)
     teacher = Llama.read(teacher_folder(options.teacher))
+    teacher.attend_in(attention_dtype())
     began, tokens = time.monotonic(), 0
     for index, dialogues in enumerate(in_order(read_shards(options.shards), seed=0)):
         path = options.output / f"{index:04d}.npz"

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from training.corpus import Dialogue, write_shard
 from training.llama import Cache, Llama
 from training.prompts import EVALUATION, template_question
-from training.teacher import HOME, add_teacher_argument, cache_dtype, set_up, teacher_folder
+from training.teacher import HOME, add_teacher_argument, attention_dtype, set_up, teacher_folder
 
 TOP = 16
 LONGEST_QUESTION = 80
@@ -215,7 +215,7 @@ def main() -> None:
     existing = len(list(options.shards.glob(f"generated-{options.seed}-*.npz")))
     # Seeded by the place in the series: a repeated command goes on instead of repeating itself.
     teacher, seed = Llama.read(folder), f"{options.seed}/{existing}"
-    generator = Generator(teacher, tokenizer, options.rows, seed, cache_dtype())
+    generator = Generator(teacher, tokenizer, options.rows, seed, attention_dtype())
     for number in range(existing, -(-options.dialogues // options.shard_dialogues)):
         finished: list[Dialogue] = []
         while len(finished) < options.shard_dialogues:

@@ -78,7 +78,9 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions."""
+    """Grouped-query attention with rotary positions, over whole rows in `dtype`."""
+
+    dtype = torch.float32
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -97,9 +99,9 @@ class Attention(nn.Module):
         """Attend causally within each row."""
         q = rotate(self.split(self.q_proj(x)), *angles)
         k = rotate(self.split(self.k_proj(x)), *angles)
-        v = self.split(self.v_proj(x))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        rows = (one.to(self.dtype) for one in (q, k, self.split(self.v_proj(x))))
+        mixed = F.scaled_dot_product_attention(*rows, is_causal=True, enable_gqa=True)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2).to(x.dtype))
 
     def step(
         self, x: Tensor, angles: tuple[Tensor, Tensor], positions: Tensor, kv: tuple[Tensor, Tensor]
@@ -177,6 +179,11 @@ class Llama(nn.Module):
         model = cls(LlamaShape.read(folder), weights.pop("embed_tokens.weight"))
         model.load_state_dict(weights)
         return model
+
+    def attend_in(self, dtype: torch.dtype) -> None:
+        """Attend in another type, which a processor may be faster in."""
+        for layer in self.layers:
+            layer.self_attn.dtype = dtype
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the rotary angles, (rows or 1, 1, time, head width)."""

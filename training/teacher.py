@@ -37,6 +37,6 @@ def set_up(threads: int) -> None:
     torch.set_float32_matmul_precision("medium")
 
 
-def cache_dtype() -> torch.dtype:
-    """Return the type that attention over a cache is fastest in here."""
+def attention_dtype() -> torch.dtype:
+    """Return the type that attention is fastest in here."""
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
