@@ -17,7 +17,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,15 @@ def in_order(dialogues: Sequence[Dialogue], seed: int) -> list[list[Dialogue]]:
     return [shuffled[i : i + PER_SHARD] for i in range(0, len(shuffled), PER_SHARD)]
 
 
+def alike(dialogues: Sequence[Dialogue]) -> list[Dialogue]:
+    """Give all of them as many labels as the one with the fewest, so that a shard can hold them."""
+    k = min(dialogue.top_ids.shape[1] for dialogue in dialogues)
+    return [
+        replace(one, top_ids=one.top_ids[:, :k], top_logprobs=one.top_logprobs[:, :k])
+        for one in dialogues
+    ]
+
+
 def parse_aux(text: str) -> tuple[int, ...]:
     """Read "6,16,29"."""
     return tuple(int(count) for count in text.split(","))
@@ -132,7 +141,7 @@ def main() -> None:
     teacher = Llama.read(teacher_folder(options.teacher))
     teacher.attend_in(attention_dtype())
     began, tokens = time.monotonic(), 0
-    for index, dialogues in enumerate(in_order(read_shards(options.shards), seed=0)):
+    for index, dialogues in enumerate(in_order(alike(read_shards(options.shards)), seed=0)):
         path = options.output / f"{index:04d}.npz"
         if path.exists():
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.feature_batch import collate_features, lay_out  # noqa: E402
 from training.feature_head import FeatureHead, from_teacher  # noqa: E402
 from training.features import (  # noqa: E402
     Watched,
+    alike,
     in_order,
     read_features,
     watch,
@@ -95,6 +97,22 @@ def test_features_are_the_teachers_states_and_its_laws_follow_from_them(
             np.testing.assert_allclose(one.hidden[:, index], x[0].detach(), atol=2e-2, rtol=2e-3)
         logits = torch.from_numpy(one.final.astype(np.float32)) @ teacher.embedding.T
         np.testing.assert_array_equal(logits.argmax(-1), one.ids[one.response_start :])
+
+
+def test_answers_that_were_labelled_more_or_less_deeply_fit_into_one_shard(
+    teacher: Llama, dialogues: list[Dialogue], tmp_path: Path
+) -> None:
+    first, second = dialogues[:2]
+    deeper = replace(
+        second,
+        top_ids=np.tile(second.top_ids, 2),
+        top_logprobs=np.tile(second.top_logprobs, 2),
+    )
+    fewest = alike([first, deeper])
+    write_features(tmp_path / "0.npz", watch(teacher, fewest, (1, 2)))
+    for read, expected in zip(read_features(tmp_path / "0.npz"), (first, second), strict=True):
+        np.testing.assert_array_equal(read.top_ids, expected.top_ids)
+        np.testing.assert_array_equal(read.top_logprobs, expected.top_logprobs)
 
 
 def test_the_held_out_answers_come_first_and_none_is_lost(dialogues: list[Dialogue]) -> None:
