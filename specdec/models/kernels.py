@@ -36,6 +36,7 @@ IntArray = NDArray[np.intp]
 BLOCK = 4
 SLOTS = 512
 """That a block of rows is scored against at a time: the scores stay in the nearest cache."""
+FARTHEST = np.float32(-60.0)
 WIDEST_HEAD = 256
 """Head dimensions up to which rows attend in blocks."""
 
@@ -150,15 +151,17 @@ def soften(scores: FloatArray) -> Any:
 
     exp(x) = 2ᵏ · exp(r) with |r| ≤ ln 2 / 2 and the polynomial of Cephes (`expf`, Moshier), to
     2 · 10⁻⁷ of the value: written out because the library's own is called number by number.
-    Below −87 it stays exp(−87), which is nothing beside the 1 of the largest.
+    Below −60, nothing beside the 1 of the largest, it is 0: what would come out smaller still turns
+    subnormal once it is multiplied, and such a product takes a hundred times as long.
     """
     peak = scores.max()
     powers = np.empty(scores.shape[0], np.int32)
     for j in range(scores.shape[0]):
         x = scores[j] - peak
-        x = np.float32(-87.0) if x < np.float32(-87.0) else x  # NaN stays
+        is_far = x < FARTHEST  # not so of NaN, which stays
+        x = FARTHEST if is_far else x
         k = np.int32(x * np.float32(1.44269504) - np.float32(0.5))
-        powers[j] = (k + np.int32(127)) << np.int32(23)
+        powers[j] = np.int32(0) if is_far else (k + np.int32(127)) << np.int32(23)
         r = x - np.float32(k) * np.float32(0.693359375)
         r = r - np.float32(k) * np.float32(-2.12194440e-4)
         y = np.float32(1.9875691500e-4)
@@ -175,6 +178,20 @@ def soften(scores: FloatArray) -> Any:
     for j in range(scores.shape[0]):
         total += scores[j]
     return total
+
+
+@register_jitable(**_STRICT)
+def score_tail(queries: FloatArray, key: FloatArray, tail: IntArray, scores: FloatArray) -> None:
+    """scores[t] += queries · key[:, tail[t]] for queries [head_dim], key [head_dim, capacity]."""
+    for d in range(0, key.shape[0], 4):
+        q0, q1, q2, q3 = queries[d], queries[d + 1], queries[d + 2], queries[d + 3]
+        k0, k1, k2, k3 = key[d], key[d + 1], key[d + 2], key[d + 3]
+        for t in range(tail.shape[0]):
+            slot = tail[t]
+            score = scores[t] + q0 * k0[slot]
+            score = score + q1 * k1[slot]
+            score = score + q2 * k2[slot]
+            scores[t] = score + q3 * k3[slot]
 
 
 @register_jitable(**_STRICT)
@@ -197,12 +214,7 @@ def attend_row(
             score = score + q1 * k1[slot]
             score = score + q2 * k2[slot]
             scores[slot] = score + q3 * k3[slot]
-        for t in range(tail.shape[0]):
-            slot = tail[t]
-            score = scores[num_shared + t] + q0 * k0[slot]
-            score = score + q1 * k1[slot]
-            score = score + q2 * k2[slot]
-            scores[num_shared + t] = score + q3 * k3[slot]
+    score_tail(queries, key, tail, scores[num_shared:])
     total = soften(scores)
     mixed = np.zeros(head_dim, np.float32)
     for slot in range(num_shared):
@@ -257,10 +269,9 @@ def attend_block(
                 scores[i, begin + j] = part[i, j]
     totals = np.empty(BLOCK, np.float32)
     for i in range(BLOCK):
-        for t in range(tail_lengths[i]):
-            for d in range(head_dim):
-                scores[i, num_shared + t] += queries[i, d] * key[d, tails[i, t]]
-        totals[i] = soften(scores[i, : num_shared + tail_lengths[i]])
+        seen = scores[i, : num_shared + tail_lengths[i]]
+        score_tail(queries[i], key, tails[i, : tail_lengths[i]], seen[num_shared:])
+        totals[i] = soften(seen)
     mixed = np.zeros((BLOCK, WIDEST_HEAD), np.float32)
     even = num_shared // 2 * 2
     for slot in range(0, even, 2):

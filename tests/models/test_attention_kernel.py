@@ -84,14 +84,14 @@ def test_a_row_comes_out_bitwise_the_same_alone_in_a_block_and_behind_one(
 
 
 def test_the_exponential_is_right_over_its_whole_range(soften: Any) -> None:
-    scores = np.linspace(-86.9, 0.0, 200_001, dtype=np.float32)
+    scores = np.linspace(kernels.FARTHEST, 0.0, 200_001, dtype=np.float32)
     expected = np.exp(scores.astype(np.float64))
     total = soften(scores)
     assert np.abs(scores / expected - 1).max() < 3e-7
     assert total == pytest.approx(expected.sum(), rel=1e-4)  # added up in single precision
-    far = np.array([5.0, -1e30, -np.inf, 5.0], np.float32)
+    far = np.array([5.0, -55.5, -1e30, -np.inf, 5.0], np.float32)
     assert soften(far) == 2.0
-    np.testing.assert_allclose(far, [1, 0, 0, 1], atol=1e-37)
+    np.testing.assert_array_equal(far, [1, 0, 0, 0, 1])  # and nothing subnormal, which is slow
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])

@@ -106,10 +106,13 @@ def draw_controls(config: RunConfig, shelf: ModelShelf, save: Save, *, moving: b
     """Draw the prompt with its examples, and the buttons."""
     shown = st.session_state.get("prompt", default_prompt())
     kept.keep_unshared("prompt", shown if len(shown) > kept.MAX_PROMPT_CHARS else "")
+    is_open = current_run() is None
     with st.expander(
         _one_line(shown),
-        expanded=current_run() is None,
+        expanded=is_open,
         icon=":material/edit:",
+        # Another one, and not the same closed: that would slide, and show all of it once more.
+        key=f"prompt_box_{is_open}",
     ):
         recipes.draw(config, shown, disabled=moving)
         st.pills(
