@@ -278,16 +278,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the live page costs.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--skip-weights", action="store_true")
-    parser.add_argument("--first-token", action="store_true", help="measure nothing else")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--skip-weights", action="store_true")
+    part.add_argument("--first-token", action="store_true", help="measure nothing else")
     options = parser.parse_args()
     found: dict[str, Any] = {"environment": describe_environment()}
-    if options.first_token:
-        found["seconds_to_first_token"] = seconds_to_first_token(options.repeats)
-    else:
+    if not options.first_token:
         found["update"] = browse()
-    if not options.skip_weights and not options.first_token:
+    if not options.skip_weights:
         found["seconds_to_first_token"] = seconds_to_first_token(options.repeats)
+    if not options.skip_weights and not options.first_token:
         found["against_headless"] = compare_with_headless(options.repeats, options.tokens)
     json.dump(found, sys.stdout, indent=2)
     print()

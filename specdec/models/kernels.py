@@ -15,7 +15,8 @@ Importing this module compiles `decode`, or loads it from Numba's cache on disk.
 function that is compiled on its own and kept there, for one signature; the others become part of
 it. Were they kept as well, a process that finds some of them there and compiles the rest would
 write a `decode` that crashes whoever loads it (Numba 0.68): a second signature is enough for
-that, or a first start that was interrupted.
+that, or a first start that was interrupted. All of it stands in one file, because a change in
+another would not be seen: what is kept is as old as the file of `decode`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ BLOCK = 4
 SLOTS = 512
 """That a block of rows is scored against at a time: the scores stay in the nearest cache."""
 FARTHEST = np.float32(-60.0)
+"""The score below the largest from which on a token weighs nothing."""
 WIDEST_HEAD = 256
 """Head dimensions up to which rows attend in blocks."""
 
